@@ -1,0 +1,78 @@
+# Every target works in a fresh clone with nothing before it: it makes .venv and installs what it needs, once.
+PYTHON ?= python3
+PORT ?= 8000
+VENV := .venv
+PY := $(VENV)/bin/python
+POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
+
+# Whatever a tool writes aside stays inside the clone.
+export TMPDIR := $(CURDIR)/var/tmp
+$(shell mkdir -p var/tmp)
+
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+
+.PHONY: help setup demo test test-postgres test-slow check format lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.dev ## Make .venv with everything that development needs
+
+demo: $(VENV)/.runtime ## Start the service with example data on http://127.0.0.1:8000 (PORT=8001 for another port)
+	@PORT=$(PORT) exec $(PY) manage.py demo
+
+test: $(VENV)/.dev ## Run the tests on SQLite
+	@$(PY) -m pytest
+
+test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgres://user@host/db)
+	@DATABASE_URL=$(POSTGRES_URL) $(PY) -m pytest
+
+test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
+	@$(PY) -m pytest -m slow -n 0
+
+# What `check --deploy` judges: a production's settings, none of them real.
+check: export SECRET_KEY := only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF
+check: export ALLOWED_HOSTS := api.example.org
+check: export HTTPS_ONLY := true
+check: export TRIGGER_API_URL := https://trigger.example.org
+check: export TRIGGER_SECRET_KEY := tr_prod_only_for_make_check
+check: $(VENV)/.dev ## Formatting, lint, types, migrations, deployment and schema checks
+	@$(PY) -m ruff format --check --quiet . || { echo 'Not formatted: run "make format".'; exit 1; }
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy
+	@$(PY) manage.py makemigrations --check --dry-run
+	@$(PY) manage.py check --deploy --fail-level WARNING
+	@$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
+	@echo "make check: clean"
+
+format: $(VENV)/.dev ## Format the code and mend what the linter can
+	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix .
+
+lock: $(VENV)/.made ## Renew the two hashed lock files from pyproject.toml
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv
+	@$(PY) -m uv pip compile pyproject.toml $(LOCK_OPTIONS) -o requirements/runtime.lock
+	@$(PY) -m uv pip compile pyproject.toml --group dev -c requirements/runtime.lock $(LOCK_OPTIONS) -o requirements/dev.lock
+
+LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+clean: ## Remove .venv, the demo's data and every cache
+	@rm -rf $(VENV) var .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or later is needed, and $(PYTHON) is not that. For example: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.runtime: requirements/runtime.lock | $(VENV)/.made
+	@echo "Installing what the service needs ..."
+	@$(INSTALL) -r $< && touch $@
+
+# dev.lock holds all of runtime.lock, in the same versions.
+$(VENV)/.dev: requirements/dev.lock requirements/runtime.lock | $(VENV)/.made
+	@echo "Installing what the service and its tests need ..."
+	@$(INSTALL) -r $< && touch $(VENV)/.runtime $@

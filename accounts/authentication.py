@@ -1,0 +1,81 @@
+"""Headers -> (account, credential): exactly one of `x-api-key` and `Authorization: Bearer`.
+
+Whatever is wrong with a credential gets one and the same answer, so that nobody learns why a guess failed.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from typing import cast
+
+from django.conf import settings
+from django.db import DatabaseError, transaction
+from django.db.models import Q
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from accounts import keys
+from accounts.models import Account, ApiKey
+
+NOT_EXACTLY_ONE = "Exactly one of x-api-key or Authorization must be provided"
+NOT_VALID = (
+    "The credential is not valid. Send a complete API key as x-api-key, or a token as Authorization: Bearer, "
+    "that has neither expired nor been revoked."
+)
+USE_IS_NOTED_EVERY = timedelta(minutes=1)
+
+logger = logging.getLogger(__name__)
+
+
+class CredentialAuthentication(BaseAuthentication):
+    """OPTIONS passes without a credential: a browser sends none with a preflight."""
+
+    def authenticate(self, request: Request) -> tuple[Account, ApiKey] | None:
+        if request.method == "OPTIONS":
+            return None
+        api_key = request.headers.get("x-api-key", "").strip()
+        authorization = request.headers.get("Authorization", "").strip()
+        if bool(api_key) == bool(authorization):
+            raise AuthenticationFailed(NOT_EXACTLY_ONE)
+        credential = find_key(api_key or bearer_token(authorization), at=timezone.now())
+        return credential.account, credential
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="recoup"'
+
+
+def caller_of(request: Request) -> Account:
+    """The account behind a request that has been let in."""
+    return cast(Account, request.user)
+
+
+def bearer_token(authorization: str) -> str:
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not keys.is_one_of_ours(token):
+        raise AuthenticationFailed(NOT_VALID)
+    return token
+
+
+def find_key(key: str, *, at: datetime) -> ApiKey:
+    if keys.is_demo(key) and not settings.TRIGGER_IS_LOCAL:
+        raise AuthenticationFailed(NOT_VALID)
+    unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=at)
+    digest = keys.digest(key, secret=settings.API_KEY_SECRET)
+    found = ApiKey.objects.select_related("account").filter(unexpired, digest=digest, revoked_at__isnull=True).first()
+    if found is None:
+        raise AuthenticationFailed(NOT_VALID)
+    note_use(found, at=at)
+    return found
+
+
+def note_use(key: ApiKey, *, at: datetime) -> None:
+    """At most once a minute, and never the reason a request fails."""
+    if key.last_used_at and at - key.last_used_at < USE_IS_NOTED_EVERY:
+        return
+    try:
+        with transaction.atomic():
+            ApiKey.objects.filter(pk=key.pk).update(last_used_at=at)
+    except DatabaseError as error:
+        logger.warning("The use of API key %s could not be noted: %s", key.prefix, type(error).__name__)

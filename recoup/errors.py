@@ -1,0 +1,115 @@
+"""Exception -> (status, message, headers), and shape -> body: the one place where errors become answers.
+
+A view says in `error_shape` and `error_shapes` which published schema its errors have; anything unnamed is `Error`.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import Resolver404, resolve
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
+
+from tasks.trigger.errors import TooManyRequests, TriggerError
+
+INTERNAL = "Something went wrong on our side. It has been logged; please try again."
+BAD_REQUEST = "The request is not valid: check its host, its path and its parameters."
+FORBIDDEN = "You may not do this."
+NOT_FOUND = "There is nothing at this path. /api/schema/ lists what there is."
+TRIGGER_DOWN = (
+    "Trigger.dev cannot be asked at the moment, and nothing earlier is known. Please try again in {} seconds."
+)
+RETRY_AFTER = 5
+
+SHAPES: dict[str, Callable[[int, str], dict[str, Any]]] = {
+    "Error": lambda status, message: {"status": "error", "error": status, "message": message},
+    "TaskRunsErrorResponse": lambda status, message: {"status": "error", "error": message},
+}
+
+logger = logging.getLogger(__name__)
+
+
+def shape_of(view: object, method: str, status: int) -> str:
+    """The name of the published schema that an error of this view has."""
+    named: Mapping[tuple[str, int], str] = getattr(view, "error_shapes", {})
+    default: str = getattr(view, "error_shape", "Error")
+    return named.get((method, status), default)
+
+
+def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """REST framework's exception handler; None leaves a crash to `server_error` below."""
+    told = told_by(exception)
+    if told is None:
+        return None
+    status, message, headers = told
+    shape = shape_of(context["view"], context["request"].method, status)
+    return Response(SHAPES[shape](status, message), status=status, headers=headers)
+
+
+def told_by(exception: Exception) -> tuple[int, str, dict[str, str]] | None:
+    if isinstance(exception, TriggerError):
+        logger.warning("A request could not be answered: %s", exception)
+        wait = math.ceil(exception.retry_after) if isinstance(exception, TooManyRequests) else RETRY_AFTER
+        return 500, TRIGGER_DOWN.format(max(wait, 1)), {"Retry-After": str(max(wait, 1))}
+    if isinstance(exception, APIException):
+        return exception.status_code, first_message(exception.detail), headers_of(exception)
+    for kind, status, message in DJANGO_EXCEPTIONS:
+        if isinstance(exception, kind):
+            return status, message, {}
+    return None
+
+
+DJANGO_EXCEPTIONS: tuple[tuple[type[Exception], int, str], ...] = (
+    (Http404, 404, NOT_FOUND),
+    (PermissionDenied, 403, FORBIDDEN),
+    (SuspiciousOperation, 400, BAD_REQUEST),
+)
+
+
+def headers_of(exception: APIException) -> dict[str, str]:
+    headers = {
+        "WWW-Authenticate": getattr(exception, "auth_header", None),
+        "Retry-After": getattr(exception, "wait", None),
+    }
+    return {name: str(value) for name, value in headers.items() if value}
+
+
+def first_message(detail: Any) -> str:
+    while isinstance(detail, list | dict):
+        detail = next(iter(detail.values() if isinstance(detail, dict) else detail))
+    return str(detail)
+
+
+# --- Django's own handlers: what went wrong outside a view -----------------------------------------------------------
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 400, BAD_REQUEST)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 403, FORBIDDEN)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return answer(request, 404, NOT_FOUND)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    return answer(request, 500, INTERNAL)
+
+
+def answer(request: HttpRequest, status: int, message: str) -> JsonResponse:
+    shape = shape_of(view_at(request.path_info), str(request.method), status)
+    return JsonResponse(SHAPES[shape](status, message), status=status)
+
+
+def view_at(path: str) -> object:
+    try:
+        return getattr(resolve(path).func, "cls", None)
+    except Resolver404:
+        return None

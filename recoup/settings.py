@@ -1,0 +1,123 @@
+"""Every environment variable is read here, once; README.md lists them."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+from environs import Env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+VAR_DIR = BASE_DIR / "var"
+VAR_DIR.mkdir(exist_ok=True)
+DEVELOPMENT_SECRET = "django-insecure-for-a-trigger-dev-on-this-machine-only"  # noqa: S105  it is no secret
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+env = Env()
+
+# --- Trigger.dev -----------------------------------------------------------------------------------------------------
+TRIGGER_API_URL: str = env.str("TRIGGER_API_URL", "http://127.0.0.1:3040").rstrip("/")
+TRIGGER_SECRET_KEY: str = env.str("TRIGGER_SECRET_KEY", "tr_dev_standin")
+# The task at Trigger.dev that our schedules start.
+TRIGGER_TASK_IDENTIFIER: str = env.str("TRIGGER_TASK_IDENTIFIER", "customer-prompt-task")
+# Tasks at Trigger.dev whose payload.accountId may say whose run it is, where nothing else does.
+TRIGGER_TASKS_NAMING_THEIR_ACCOUNT: list[str] = env.list("TRIGGER_TASKS_NAMING_THEIR_ACCOUNT", ["create-content"])
+TRIGGER_IS_LOCAL = urlsplit(TRIGGER_API_URL).hostname in LOCAL_HOSTS
+# Seconds within which a request is answered, whatever Trigger.dev does.
+REQUEST_DEADLINE: float = env.float("REQUEST_DEADLINE", 3.0)
+
+# --- The demo --------------------------------------------------------------------------------------------------------
+PORT: int = env.int("PORT", 8000)
+STANDIN_FOLDER = Path(env.str("STANDIN_FOLDER", str(VAR_DIR / "standin")))
+# Set by the demo for the processes that it starts.
+STOP_WITH_PARENT: bool = env.bool("STOP_WITH_PARENT", False)
+
+# --- Secrets and hosts -----------------------------------------------------------------------------------------------
+SECRET_KEY: str = env.str("SECRET_KEY", DEVELOPMENT_SECRET)
+API_KEY_SECRET: str = env.str("API_KEY_SECRET", SECRET_KEY)
+if SECRET_KEY == DEVELOPMENT_SECRET and not TRIGGER_IS_LOCAL:
+    raise ImproperlyConfigured(
+        "SECRET_KEY is not set. The built-in one is public, so it only works with a Trigger.dev on this machine. "
+        'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(50))"'
+    )
+DEBUG = False
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"])
+HTTPS_ONLY: bool = env.bool("HTTPS_ONLY", False)
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS_ONLY
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS_ONLY else None
+
+# --- The database ----------------------------------------------------------------------------------------------------
+DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{VAR_DIR / 'recoup.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 20, "timeout": 5}}
+else:
+    # A writer waits for another one from its BEGIN on, so that it never meets a lock it cannot wait for.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 5,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+    }
+
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
+}
+
+# --- Django ----------------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "corsheaders",
+    "rest_framework",
+    "django_filters",
+    "drf_spectacular",
+    "accounts",
+    "tasks",
+]
+MIDDLEWARE = [
+    "corsheaders.middleware.CorsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+]
+ROOT_URLCONF = "recoup.urls"
+WSGI_APPLICATION = "recoup.wsgi.application"
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
+    "loggers": {"django": {"handlers": ["stderr"], "propagate": False}},
+}
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+CORS_ALLOW_ALL_ORIGINS = True
+CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "x-api-key"]
+CORS_EXPOSE_HEADERS = ["retry-after"]
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.CredentialAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.MayActForAccount"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "recoup.negotiation.JSONOnly",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "recoup.openapi.ContractSchema",
+    "EXCEPTION_HANDLER": "recoup.errors.handle",
+    "UNAUTHENTICATED_USER": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Recoup Tasks",
+    "DESCRIPTION": "Scheduled tasks of the Recoup platform, and their runs at Trigger.dev.",
+    "VERSION": "1.0.0",
+    "OAS_VERSION": "3.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "COMPONENT_SPLIT_PATCH": False,
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "PREPROCESSING_HOOKS": ["recoup.openapi.drop_optional_slash"],
+    "POSTPROCESSING_HOOKS": ["recoup.openapi.drop_enum_ids"],
+}

@@ -1,0 +1,71 @@
+"""What a list of tasks, and a question for runs, may be narrowed by."""
+
+from typing import Any
+
+import django_filters
+from django import forms
+from django.db.models import Q, QuerySet
+from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from accounts.access import is_admin
+from accounts.authentication import caller_of
+from accounts.filters import (
+    StrictBooleanFilter,
+    StrictIntegerField,
+    StrictUUIDField,
+    StrictUUIDFilter,
+    cleaned,
+    parameters,
+)
+from tasks.models import Task
+
+DEFAULT_LIMIT = 20
+HIGHEST_LIMIT = 100
+
+
+class TaskFilter(django_filters.FilterSet):
+    id = StrictUUIDFilter(help_text="Only the task with this id.")
+    account_id = StrictUUIDFilter(help_text="The tasks of this account, which the caller must be able to act for.")
+    artist_account_id = StrictUUIDFilter(help_text="Only tasks for this artist.")
+    enabled = StrictBooleanFilter(method="filter_enabled", help_text="Only running, or only paused tasks.")
+
+    class Meta:
+        model = Task
+        fields = ("id", "account_id", "artist_account_id", "enabled")
+
+    def filter_enabled(self, queryset: QuerySet[Task], name: str, value: bool) -> QuerySet[Task]:
+        paused = Q(enabled=False)
+        return queryset.exclude(paused) if value else queryset.filter(paused)
+
+
+class TaskFilterBackend(DjangoFilterBackend):
+    """The caller's own tasks, narrowed; another account's with `account_id`; an admin's `id` alone finds any."""
+
+    def filter_queryset(self, request: Request, queryset: QuerySet[Task], view: APIView) -> QuerySet[Task]:
+        given = parameters(request.query_params, allowed=TaskFilter.Meta.fields)
+        filters = TaskFilter(given, queryset=queryset, request=request)
+        wanted = cleaned(filters.form)
+        if wanted["account_id"]:
+            view.check_object_permissions(request, wanted["account_id"])
+            return filters.qs
+        if wanted["id"] and is_admin(caller_of(request)):
+            return filters.qs
+        return filters.qs.filter(account=caller_of(request))
+
+
+class RunQuery(forms.Form):
+    runId = forms.CharField(required=False, strip=False)
+    limit = StrictIntegerField(minimum=1, maximum=HIGHEST_LIMIT, required=False)
+    account_id = StrictUUIDField(required=False)
+
+
+def run_query(request: Request) -> dict[str, Any]:
+    """The question for runs: `runId`, `limit` and `account_id`; a limit beside a runId is ignored, even a wrong one."""
+    query = request.query_params.copy()
+    if "runId" in query:
+        query.pop("limit", None)
+    given = parameters(query, allowed=tuple(RunQuery.base_fields))
+    wanted = cleaned(RunQuery(given))
+    return {**wanted, "limit": wanted["limit"] or DEFAULT_LIMIT}

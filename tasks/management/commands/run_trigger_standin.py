@@ -1,0 +1,52 @@
+"""Starts the stand-in for Trigger.dev on this machine. For development: it runs no task."""
+
+import os
+import signal
+import sys
+import threading
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+from tasks.trigger.standin.server import StandinServer
+from tasks.trigger.standin.state import State
+from tasks.trigger.standin.wire import Standin
+
+ENVIRONMENT = {"id": "cmstandin0000000000000001", "name": "prod"}
+
+
+class Command(BaseCommand):
+    help = "Serve a development stand-in for Trigger.dev on 127.0.0.1. It answers like the real one, and runs nothing."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=3040, help="0 takes a free one (default: %(default)s)")
+        parser.add_argument("--folder", type=Path, default=settings.STANDIN_FOLDER, help="where it remembers")
+        parser.add_argument("--rate-limit", type=int, default=750, help="requests in its bucket; 0 for no limit")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        state = State(options["folder"])
+        standin = Standin(state, {settings.TRIGGER_SECRET_KEY: ENVIRONMENT}, rate_limit=options["rate_limit"])
+        try:
+            server = StandinServer(standin, port=options["port"])
+        except OSError as error:
+            sys.exit(f"Port {options['port']} cannot be used: {error.strerror}. Choose another one with --port.")
+        if settings.STOP_WITH_PARENT:
+            threading.Thread(target=stop_with_parent, daemon=True).start()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self.stdout.write(server.url)
+        self.stdout.flush()
+        try:
+            server.serve_forever(poll_interval=0.2)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.server_close()
+            state.close()
+
+
+def stop_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,99 @@
+"""A task: the prompt of an account for one artist, and what its schedule at Trigger.dev should be.
+
+The row is the desired state. Each write raises `generation`; `synced_generation` is the one that Trigger.dev is known
+to hold. A deleted task keeps its row, without its text, as the evidence of whose runs those were.
+"""
+
+import uuid
+from typing import Self
+
+from django.db import models
+from django.db.models import F, OuterRef, Q, Subquery
+from django.db.models.functions import Now
+
+from accounts.models import Account, AccountEmail
+
+
+class SyncStatus(models.TextChoices):
+    IN_SYNC = "in_sync"
+    PENDING = "pending"
+    REFUSED = "refused"
+
+
+class TaskQuerySet(models.QuerySet["Task"]):
+    def living(self) -> Self:
+        return self.filter(deleted_at__isnull=True)
+
+    def with_people(self) -> Self:
+        """The artist and the owner's e-mail in the same query."""
+        primary = AccountEmail.objects.filter(account=OuterRef("account"), is_primary=True)
+        return self.select_related("artist_account").annotate(owner_email=Subquery(primary.values("email")[:1]))
+
+
+class Task(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    title = models.TextField()
+    prompt = models.TextField()
+    schedule = models.CharField(max_length=200, help_text="Cron, five fields.")
+    timezone = models.CharField(max_length=64, default="UTC", help_text="The IANA time zone that the cron is read in.")
+    # PROTECT: a cascade would remove the row and leave its schedule firing.
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="tasks")
+    artist_account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="artist_tasks")
+    enabled = models.BooleanField(null=True, default=True, help_text="Null counts as true.")
+    model = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001  the contract says null or non-empty
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+    schedule_changed_at = models.DateTimeField(
+        db_default=Now(), editable=False, help_text="Since when the task has its present cron and time zone."
+    )
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    trigger_schedule_id = models.CharField(max_length=100, null=True, blank=True, editable=False)  # noqa: DJ001
+    generation = models.PositiveBigIntegerField(default=1, editable=False)
+    synced_generation = models.PositiveBigIntegerField(default=0, editable=False)
+    unsettled_until = models.DateTimeField(null=True, blank=True, editable=False)
+    refused_generation = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
+    sync_error = models.TextField(blank=True, default="", editable=False)
+
+    objects = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(
+                fields=["account", "-created_at", "-id"], condition=Q(deleted_at__isnull=True), name="task_list"
+            ),
+            models.Index(
+                fields=["generation"],
+                condition=~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False),
+                name="task_unsettled",
+            ),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=False) | ~(Q(title="") | Q(prompt="") | Q(schedule="")),
+                name="task_has_its_texts",
+            ),
+            models.CheckConstraint(condition=~Q(timezone=""), name="task_has_a_timezone"),
+            models.CheckConstraint(condition=~Q(model=""), name="task_model_null_or_not_empty"),
+            models.CheckConstraint(condition=~Q(trigger_schedule_id=""), name="task_schedule_id_null_or_not_empty"),
+            models.UniqueConstraint(fields=["trigger_schedule_id"], name="task_schedule_id_once"),
+            models.CheckConstraint(
+                condition=Q(synced_generation__lte=F("generation")), name="task_synced_at_most_generation"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.title or str(self.id)
+
+    @property
+    def is_enabled(self) -> bool:
+        return self.enabled is not False
+
+    @property
+    def sync_status(self) -> SyncStatus:
+        if self.refused_generation == self.generation:
+            return SyncStatus.REFUSED
+        if self.synced_generation == self.generation and self.unsettled_until is None:
+            return SyncStatus.IN_SYNC
+        return SyncStatus.PENDING

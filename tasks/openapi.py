@@ -1,0 +1,122 @@
+"""What the schema says of tasks and runs. Runs are Trigger.dev's, so their schema is written out and not derived."""
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiSerializerExtension
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+
+from tasks.filters import DEFAULT_LIMIT, HIGHEST_LIMIT
+from tasks.serializers import CreateContentRunOutputSerializer, TaskRunListResponseSerializer, TasksResponseSerializer
+
+STATUSES = [
+    "PENDING_VERSION",
+    "DELAYED",
+    "QUEUED",
+    "EXECUTING",
+    "REATTEMPTING",
+    "FROZEN",
+    "COMPLETED",
+    "CANCELED",
+    "FAILED",
+    "CRASHED",
+    "INTERRUPTED",
+    "SYSTEM_FAILURE",
+    "EXPIRED",
+    "TIMED_OUT",
+    "WAITING_FOR_DEPLOY",
+]
+STRING = {"type": "string"}
+NUMBER = {"type": "number"}
+NULLABLE_STRING = {"type": ["string", "null"]}
+NULLABLE_OBJECT = {"type": ["object", "null"]}
+MOMENT = {"type": "string", "format": "date-time"}
+NULLABLE_MOMENT = {"type": ["string", "null"], "format": "date-time"}
+FAILURE_KEYS = {"message": STRING, "name": STRING, "stackTrace": STRING}
+FAILURE = {"type": ["object", "null"], "properties": FAILURE_KEYS}
+ATTEMPT = {
+    "type": "object",
+    "properties": {
+        "id": STRING,
+        "status": {"type": "string", "enum": ["PENDING", "EXECUTING", "PAUSED", "COMPLETED", "FAILED", "CANCELED"]},
+        "createdAt": MOMENT,
+        "updatedAt": MOMENT,
+        "startedAt": NULLABLE_MOMENT,
+        "completedAt": NULLABLE_MOMENT,
+        "error": FAILURE,
+    },
+}
+RUN_PROPERTIES: dict[str, Any] = {
+    "id": STRING,
+    "status": {"type": "string", "enum": STATUSES},
+    "taskIdentifier": STRING,
+    "idempotencyKey": NULLABLE_STRING,
+    "version": STRING,
+    "isTest": {"type": "boolean"},
+    "createdAt": MOMENT,
+    "updatedAt": MOMENT,
+    "startedAt": NULLABLE_MOMENT,
+    "finishedAt": NULLABLE_MOMENT,
+    "delayedUntil": NULLABLE_MOMENT,
+    "ttl": {"description": "How long a run may wait before it expires."},
+    "expiredAt": NULLABLE_MOMENT,
+    "tags": {"type": "array", "items": STRING},
+    "metadata": NULLABLE_OBJECT,
+    "costInCents": NUMBER,
+    "baseCostInCents": NUMBER,
+    "durationMs": NUMBER,
+    "env": {"type": "object", "properties": {"id": STRING, "name": STRING, "user": NULLABLE_STRING}},
+    "depth": {"type": "integer"},
+    "batchId": NULLABLE_STRING,
+    "triggerFunction": {
+        "type": "string",
+        "enum": ["trigger", "triggerAndWait", "batchTrigger", "batchTriggerAndWait"],
+    },
+    "payload": {"description": "What the run was started with; only for a single run."},
+    "error": {**FAILURE, "description": "Why the run failed; only for a single run."},
+    "attempts": {"type": "array", "items": ATTEMPT},
+    "schedule": NULLABLE_OBJECT,
+    "relatedRuns": {**NULLABLE_OBJECT, "description": "Runs that the caller may see too; only for a single run."},
+}
+
+
+class TaskRunResponseSchema(OpenApiSerializerExtension):
+    target_class = "tasks.serializers.TaskRunResponseSerializer"
+
+    def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
+        content = auto_schema.resolve_serializer(CreateContentRunOutputSerializer(), direction).ref
+        output = {
+            "description": "What the run returned, any JSON value; only for a single run that is COMPLETED.",
+            "anyOf": [content, {}],
+        }
+        return {
+            "type": "object",
+            "description": "A run as Trigger.dev sent it; keys and statuses that are not listed here may appear.",
+            "required": ["id", "status", "taskIdentifier", "createdAt", "updatedAt"],
+            "properties": {**RUN_PROPERTIES, "output": output},
+        }
+
+
+list_tasks = extend_schema(
+    operation_id="list_tasks",
+    summary="The tasks of an account",
+    description="The caller's own tasks, or those of an account that the caller may act for, newest first.",
+    responses={200: TasksResponseSerializer},
+)
+list_or_retrieve_runs = extend_schema(
+    operation_id="list_or_retrieve_runs",
+    summary="The runs of an account, or one run",
+    description="The newest runs of the caller or of another account; with `runId` that run alone, with its output.",
+    responses={200: TaskRunListResponseSerializer},
+    parameters=[
+        OpenApiParameter("runId", OpenApiTypes.STR, description="Only this run."),
+        OpenApiParameter(
+            "limit",
+            {"type": "integer", "default": DEFAULT_LIMIT, "minimum": 1, "maximum": HIGHEST_LIMIT},
+            description="How many runs at most; without a meaning beside `runId`.",
+        ),
+        OpenApiParameter(
+            "account_id", OpenApiTypes.UUID, description="The runs of this account, which the caller may act for."
+        ),
+    ],
+)

@@ -1,0 +1,170 @@
+"""Trigger.dev's management API over HTTP: what is sent, what may come back, and what that means.
+
+Knows neither Django nor our models. Facts are from recordings of the real server (tests/recordings).
+
+The header `x-trigger-api-version` is not sent: without it, the status names are those of the published contract.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+from urllib.parse import quote
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from tasks.trigger import errors
+from tasks.trigger.types import Run, RunPage
+
+CONNECT_TIMEOUT = 1.0
+READ_TIMEOUT = 2.5
+TRIES = 2
+PAUSE_BETWEEN_TRIES = 0.1
+CONNECTIONS = 64
+LONGEST_ANSWER = 32 * 1024 * 1024
+DEFAULT_RETRY_AFTER = 10.0
+# Without a period the list ends seven days ago, and a monthly task would have no runs.
+RUNS_PERIOD = "3650d"
+RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
+
+
+class TriggerClient:
+    """One pooled session; may be used by many threads at once.
+
+    Every call takes a `deadline` in seconds of `time.monotonic()` and raises a `TriggerError`.
+    """
+
+    def __init__(self, base_url: str, secret_key: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False
+        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+        self._headers = {"Authorization": f"Bearer {secret_key}", "Accept": "application/json"}
+
+    def list_runs(
+        self, *, schedule_id: str | None = None, tag: str | None = None, limit: int, deadline: float
+    ) -> RunPage:
+        """The newest runs of one schedule, or of one tag, without their payload and output.
+
+        Exactly one of the two: Trigger.dev takes an empty filter for none, and a comma for an OR.
+        """
+        filters = {"filter[schedule]": schedule_id, "filter[tag]": tag}
+        given = {name: value for name, value in filters.items() if value is not None}
+        if len(given) != 1 or any(not value.strip() or "," in value for value in given.values()):
+            raise ValueError(f"One schedule or one tag is needed to list runs, not {given}")
+        query = {**given, "filter[createdAt][period]": RUNS_PERIOD, "page[size]": str(limit)}
+        body = self._get("/api/v1/runs", query, deadline=deadline)
+        return as_run_page(body)
+
+    def retrieve_run(self, run_id: str, *, deadline: float) -> Run:
+        """One run with its payload and output; NotFound also for one of another environment."""
+        return as_run(self._get(f"/api/v3/runs/{quote(run_id, safe='')}", {}, deadline=deadline))
+
+    def _get(self, path: str, query: Mapping[str, str], *, deadline: float) -> Any:
+        """Only reads come here, so that trying again is harmless."""
+        request = requests.Request("GET", self._base_url + path, params=query, headers=self._headers)
+        prepared = request.prepare()
+        for left in reversed(range(TRIES)):
+            try:
+                return read_answer(*self._send(prepared, deadline=deadline))
+            except (errors.NotReached, errors.Failed):
+                if not left or time.monotonic() + PAUSE_BETWEEN_TRIES >= deadline:
+                    raise
+                time.sleep(PAUSE_BETWEEN_TRIES)
+        raise AssertionError("unreachable")
+
+    def _send(self, prepared: requests.PreparedRequest, *, deadline: float) -> tuple[requests.Response, bytes]:
+        """The response and its whole body; redirects are not followed, they would carry the secret key along."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise errors.TimedOut(f"{prepared.path_url} was not sent, the request's time was up")
+        timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
+        try:
+            with self._session.send(prepared, timeout=timeout, stream=True, allow_redirects=False) as response:
+                return response, read_body(response, deadline=deadline)
+        except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
+            raise errors.TimedOut(str(prepared.path_url)) from error
+        except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
+            raise errors.NotReached(type(error).__name__) from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise errors.BrokenAnswer(type(error).__name__) from error
+
+
+def read_body(response: requests.Response, *, deadline: float) -> bytes:
+    """The body, unless it is too long or trickles in past the deadline; a socket's timeout only sees silence."""
+    body = bytearray()
+    while chunk := response.raw.read1(64 * 1024, decode_content=True):
+        body += chunk
+        if time.monotonic() > deadline:
+            raise errors.TimedOut("the answer came too slowly")
+        if len(body) > LONGEST_ANSWER:
+            raise errors.BrokenAnswer(f"the answer is longer than {LONGEST_ANSWER} bytes")
+    return bytes(body)
+
+
+def read_answer(response: requests.Response, body: bytes) -> Any:
+    """The JSON of a success; else the error that the status, and only then the body, tells."""
+    status, answer = response.status_code, parsed(body)
+    if status == 200:
+        if answer is None:
+            raise errors.BrokenAnswer(f"200 without JSON, {content_type(response)}")
+        return answer
+    reason = answer.get("error") if isinstance(answer, dict) else None
+    if status == 429:
+        raise errors.TooManyRequests(str(reason or ""), retry_after=seconds_until_reset(response))
+    # A JSON 404 speaks of the thing asked for; an HTML 404 of a route that is not there, so of a wrong URL.
+    if status == 404 and reason:
+        raise errors.NotFound(str(reason))
+    if status in (400, 401, 403, 405, 422) and reason:
+        raise errors.Refused(f"{status}, {reason}")
+    if status >= 500:
+        raise errors.Failed(f"{status}, {reason or content_type(response)}")
+    raise errors.BrokenAnswer(f"{status}, {content_type(response)}")
+
+
+def seconds_until_reset(response: requests.Response) -> float:
+    """From `x-ratelimit-reset`, epoch milliseconds (FACTS 9); there is never a Retry-After."""
+    try:
+        reset = float(response.headers["x-ratelimit-reset"]) / 1000
+    except (KeyError, ValueError):
+        return DEFAULT_RETRY_AFTER
+    return min(max(reset - time.time(), 0.0), 60.0)
+
+
+def parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+
+
+def content_type(response: requests.Response) -> str:
+    return response.headers.get("content-type", "no content type")
+
+
+def as_run_page(body: Any) -> RunPage:
+    if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+        raise errors.BrokenAnswer("a list of runs without data")
+    pagination = body.get("pagination")
+    following = pagination.get("next") if isinstance(pagination, dict) else None
+    return RunPage(runs=[as_run(item) for item in body["data"]], next=following)
+
+
+def as_run(body: Any) -> Run:
+    """The run as it came, once it has what the contract and the access check need."""
+    if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in RUN_KEYS):
+        raise errors.BrokenAnswer("a run without id, status, taskIdentifier or dates")
+    tags = body.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise errors.BrokenAnswer("a run whose tags are not a list of strings")
+    if not isinstance(body.get("relatedRuns") or {}, dict):
+        raise errors.BrokenAnswer("a run whose relatedRuns are not an object")
+    for related in (body.get("relatedRuns") or {}).values():
+        for item in related if isinstance(related, list) else [related]:
+            if item is not None:
+                as_run(item)
+    return cast(Run, body)

@@ -1,0 +1,41 @@
+"""What can go wrong when Trigger.dev is asked, told apart by what the caller can do about it."""
+
+
+class TriggerError(Exception):
+    """Trigger.dev could not be asked"""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(f"{self.__doc__}: {detail}" if detail else str(self.__doc__))
+
+
+class NotReached(TriggerError):
+    """Trigger.dev cannot be reached"""
+
+
+class TimedOut(TriggerError):
+    """Trigger.dev did not answer in time"""
+
+
+class TooManyRequests(TriggerError):
+    """Trigger.dev asks us to wait"""
+
+    def __init__(self, detail: str, *, retry_after: float) -> None:
+        """`retry_after`: seconds from now until the limit is reset."""
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class Refused(TriggerError):
+    """Trigger.dev refused the request"""
+
+
+class NotFound(TriggerError):
+    """Trigger.dev does not know it"""
+
+
+class Failed(TriggerError):
+    """Trigger.dev failed"""
+
+
+class BrokenAnswer(TriggerError):
+    """Trigger.dev answered something else than was asked for"""

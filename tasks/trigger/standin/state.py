@@ -1,0 +1,152 @@
+"""What the stand-in remembers, in one SQLite file that outlives it; `:memory:` in tests.
+
+A run's status is not stored but follows from the clock: runs pass through QUEUED and EXECUTING while one watches.
+"""
+
+import json
+import secrets
+import sqlite3
+import string
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ID_CHARACTERS = string.ascii_lowercase + string.digits
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS run (
+    id TEXT PRIMARY KEY, created REAL NOT NULL, schedule_id TEXT, parent_id TEXT, idempotency_key TEXT,
+    record TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS run_created ON run (created DESC, id DESC);
+CREATE INDEX IF NOT EXISTS run_schedule ON run (schedule_id, created DESC, id DESC);
+CREATE INDEX IF NOT EXISTS run_parent ON run (parent_id);
+CREATE UNIQUE INDEX IF NOT EXISTS run_idempotency_key ON run (idempotency_key);
+CREATE TABLE IF NOT EXISTS tag (
+    tag TEXT, run_id TEXT, created REAL NOT NULL, PRIMARY KEY (tag, created, run_id)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass
+class StandinRun:
+    """One run. It waits, executes from `starts_after`, and ends as `ends_as` at `ends_after` seconds from `created`.
+
+    With `stuck_as`, one of Trigger.dev's stored statuses, it stays in that status instead.
+    """
+
+    task: str
+    created: float
+    id: str = ""
+    starts_after: float = 2.0
+    ends_after: float = 10.0
+    ends_as: str = "COMPLETED_SUCCESSFULLY"
+    stuck_as: str | None = None
+    tags: list[str] = field(default_factory=list)
+    payload: Any = None
+    has_output: bool = False
+    output: Any = None
+    error: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
+    schedule: dict[str, Any] | None = None
+    kind: str = "STANDARD"
+    parent_id: str | None = None
+    root_id: str | None = None
+    idempotency_key: str | None = None
+    trigger_function: str = "trigger"
+    batch_id: str | None = None
+    ttl: str | None = None
+    is_test: bool = False
+
+    def __post_init__(self) -> None:
+        self.id = self.id or new_id("run_c", 24)
+
+
+def new_id(prefix: str, length: int) -> str:
+    return prefix + "".join(secrets.choice(ID_CHARACTERS) for _ in range(length))
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class State:
+    def __init__(self, folder: Path | None = None, *, clock: Callable[[], datetime] = utc_now) -> None:
+        """`folder` None keeps everything in memory. `clock` gives an aware datetime."""
+        self.clock = clock
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._database = sqlite3.connect(
+            folder / "standin.sqlite3" if folder else ":memory:", check_same_thread=False, isolation_level=None
+        )
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=OFF")
+        self._database.executescript(SCHEMA)
+
+    @property
+    def now(self) -> float:
+        return self.clock().timestamp()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def add_run(self, run: StandinRun) -> StandinRun:
+        """Keeps the run; one with the same id, or the same idempotency key, that is there already wins."""
+        with self._lock, suppress(sqlite3.IntegrityError):
+            self._database.execute(
+                "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    run.id,
+                    run.created,
+                    run.schedule["id"] if run.schedule else None,
+                    run.parent_id,
+                    run.idempotency_key,
+                    json.dumps(asdict(run)),
+                ),
+            )
+            self._database.executemany(
+                "INSERT INTO tag VALUES (?, ?, ?)", [(tag, run.id, run.created) for tag in set(run.tags)]
+            )
+        return run
+
+    def run(self, run_id: str) -> StandinRun | None:
+        return next(self._runs("SELECT record FROM run WHERE id = ?", run_id), None)
+
+    def run_by_idempotency_key(self, key: str) -> StandinRun | None:
+        return next(self._runs("SELECT record FROM run WHERE idempotency_key = ?", key), None)
+
+    def children(self, run_id: str) -> list[StandinRun]:
+        return list(self._runs("SELECT record FROM run WHERE parent_id = ? ORDER BY created, id", run_id))
+
+    def newest_runs(self, *, schedule_ids: list[str], tags: list[str], since: float) -> Iterator[StandinRun]:
+        """Newest first; an empty list of schedules or tags means that filter was not given."""
+        conditions, values = ["created >= ?"], [since, *schedule_ids, *tags]
+        if schedule_ids:
+            conditions.append(f"schedule_id IN ({marks(schedule_ids)})")
+        if tags:
+            conditions.append(f"id IN (SELECT run_id FROM tag WHERE tag IN ({marks(tags)}))")
+        where = " AND ".join(conditions)
+        return self._runs(f"SELECT record FROM run WHERE {where} ORDER BY created DESC, id DESC", *values)
+
+    def forget_runs_of(self, schedule_id: str) -> None:
+        """What deleting a schedule does: its runs stay, but no longer name it."""
+        for run in list(self._runs("SELECT record FROM run WHERE schedule_id = ?", schedule_id)):
+            run.schedule = None
+            with self._lock:
+                self._database.execute(
+                    "UPDATE run SET schedule_id = NULL, record = ? WHERE id = ?", (json.dumps(asdict(run)), run.id)
+                )
+
+    def _runs(self, query: str, *values: object) -> Iterator[StandinRun]:
+        with self._lock:
+            rows = self._database.execute(query, values).fetchall()
+        for (record,) in rows:
+            yield StandinRun(**json.loads(record))
+
+
+def marks(values: list[str]) -> str:
+    return ",".join("?" * len(values))

@@ -1,0 +1,35 @@
+"""What Trigger.dev sends, in the parts that we read. The rest is passed on as it came."""
+
+from dataclasses import dataclass
+from typing import Any, NotRequired, TypedDict
+
+# FACTS 3: `isCompleted` is false for EXPIRED and TIMED_OUT, so it does not tell.
+FINAL_STATUSES = frozenset(
+    ("COMPLETED", "CANCELED", "FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT")
+)
+
+
+class RunSchedule(TypedDict):
+    id: str
+    externalId: NotRequired[str]
+    deduplicationKey: NotRequired[str]
+
+
+class Run(TypedDict):
+    id: str
+    status: str
+    taskIdentifier: str
+    createdAt: str
+    updatedAt: str
+    tags: NotRequired[list[str]]
+    payload: NotRequired[Any]
+    schedule: NotRequired[RunSchedule]
+    relatedRuns: NotRequired["dict[str, Run | list[Run] | None] | None"]
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """Newest first; `next` is the cursor of the following page."""
+
+    runs: list[Run]
+    next: str | None

@@ -1,0 +1,66 @@
+"""The people of the tests. Alice owns, Bob shares her organization, Charlie is a stranger, Dora is an admin."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone
+
+from accounts import keys
+from accounts.models import Account, AccountEmail, ApiKey, Membership, Organization
+from tasks.models import Task
+
+
+@dataclass(frozen=True)
+class Cast:
+    alice: Account
+    bob: Account
+    charlie: Account
+    dora: Account
+    artist: Account
+
+    def person(self, name: str) -> Account:
+        found: Account = getattr(self, name)
+        return found
+
+
+def make_cast() -> Cast:
+    label, elsewhere = Organization.objects.create(name="Label"), Organization.objects.create(name="Elsewhere")
+    staff = Organization.objects.create(name="Staff", grants_admin=True)
+    return Cast(
+        alice=make_account("Alice", label),
+        bob=make_account("Bob", label),
+        charlie=make_account("Charlie", elsewhere),
+        dora=make_account("Dora", staff),
+        artist=Account.objects.create(name="The Artist"),
+    )
+
+
+def make_account(name: str, *organizations: Organization) -> Account:
+    account = Account.objects.create(name=name)
+    AccountEmail.objects.create(account=account, email=f"{name.lower()}@example.com")
+    for organization in organizations:
+        Membership.objects.create(account=account, organization=organization)
+    return account
+
+
+def make_key(account: Account, **fields: datetime | None) -> str:
+    """A new key of the account, in full."""
+    key = keys.make()
+    digest = keys.digest(key, secret=settings.API_KEY_SECRET)
+    ApiKey.objects.create(account=account, name="Test", prefix=keys.shown(key), digest=digest, **fields)
+    return key
+
+
+def make_task(account: Account, artist: Account, **fields: Any) -> Task:
+    """A task that Trigger.dev holds, unless the fields say otherwise."""
+    made = {
+        "title": "Weekly report",
+        "prompt": "Write it.",
+        "schedule": "0 9 * * *",
+        "synced_generation": 1,
+        "schedule_changed_at": timezone.now(),
+        **fields,
+    }
+    return Task.objects.create(account=account, artist_account=artist, **made)

@@ -1,0 +1,24 @@
+"""A test client that holds every answer of the API to the schema, without a test having to ask for it."""
+
+from typing import Any
+
+from rest_framework.response import Response
+from rest_framework.test import APIClient
+
+from tests.contract.validation import check_answer
+
+
+class ContractClient(APIClient):
+    def __init__(self, **defaults: Any) -> None:
+        super().__init__(raise_request_exception=False, **defaults)
+
+    def request(self, **request: Any) -> Response:
+        response = super().request(**request)
+        check_answer(request["REQUEST_METHOD"], request["PATH_INFO"], response)
+        return response
+
+
+def with_key(key: str) -> ContractClient:
+    client = ContractClient()
+    client.credentials(HTTP_X_API_KEY=key)
+    return client

@@ -1,0 +1,80 @@
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+import responses
+from django.core.cache import cache
+from pytest_django import Settings
+
+from tasks import upstream
+from tasks.trigger.standin.state import State
+from tasks.trigger.standin.wire import Reply, Request, Standin, failed
+from tests.cast import Cast, make_cast, make_key
+from tests.client import ContractClient, with_key
+
+TRIGGER_URL = "http://trigger.test"
+TRIGGER_KEY = "tr_prod_tests"
+PROD = {"id": "cmenvprod0000000000000001", "name": "prod"}
+
+
+@pytest.fixture(autouse=True)
+def trigger(settings: Settings) -> Iterator[Standin]:
+    """Trigger.dev, behind a mock of the wire; any other request over HTTP fails the test."""
+    settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY = TRIGGER_URL, TRIGGER_KEY
+    settings.TRIGGER_IS_LOCAL = True
+    standin = Standin(State(), {TRIGGER_KEY: PROD})
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            mock.add_callback(method, re.compile(re.escape(TRIGGER_URL) + "/.*"), callback=mocked(standin))
+        yield standin
+        upstream.finish()
+    cache.clear()
+    standin.state.close()
+
+
+def mocked(standin: Standin) -> Callable[[requests.PreparedRequest], Any]:
+    def answer(prepared: requests.PreparedRequest) -> Any:
+        body = prepared.body or b""
+        request = Request(
+            str(prepared.method),
+            prepared.path_url,
+            dict(prepared.headers),
+            body.encode() if isinstance(body, str) else bytes(body),
+        )
+        fault = standin.meet(request)
+        if fault is None:
+            return as_tuple(standin.answer(request))
+        if fault.kind in ("status", "rate_limit", "garbage"):
+            return as_tuple(failed(standin, fault))
+        if fault.kind == "reset":
+            standin.answer(request)
+            raise requests.ConnectionError("Connection reset by peer")
+        raise requests.ReadTimeout("Read timed out")
+
+    return answer
+
+
+def as_tuple(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    return reply.status, {**reply.headers, "content-type": reply.content_type}, reply.body
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    return make_cast()
+
+
+@pytest.fixture
+def alice_api(cast: Cast) -> ContractClient:
+    return with_key(make_key(cast.alice))
+
+
+@pytest.fixture
+def dora_api(cast: Cast) -> ContractClient:
+    return with_key(make_key(cast.dora))
+
+
+@pytest.fixture
+def anonymous_api(db: None) -> ContractClient:
+    return ContractClient()
