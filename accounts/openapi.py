@@ -7,7 +7,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 class CredentialScheme(OpenApiAuthenticationExtension):
     target_class = "accounts.authentication.CredentialAuthentication"
-    name = ["apiKeyAuth", "bearerAuth"]  # noqa: RUF012  the library's declaration
+    name = ["apiKeyAuth", "bearerAuth"]
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
         return [{"apiKeyAuth": []}, {"bearerAuth": []}]

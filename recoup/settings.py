@@ -100,8 +100,8 @@ CORS_EXPOSE_HEADERS = ["retry-after"]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.CredentialAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.MayActForAccount"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "recoup.negotiation.JSONOnly",
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "recoup.json_only.JSONOnly",
+    "DEFAULT_RENDERER_CLASSES": ["recoup.json_only.TolerantJSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "recoup.openapi.ContractSchema",
     "EXCEPTION_HANDLER": "recoup.errors.handle",

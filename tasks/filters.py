@@ -56,7 +56,7 @@ class TaskFilterBackend(DjangoFilterBackend):
 
 
 class RunQuery(forms.Form):
-    runId = forms.CharField(required=False, strip=False)
+    runId = forms.Field(required=False)
     limit = StrictIntegerField(minimum=1, maximum=HIGHEST_LIMIT, required=False)
     account_id = StrictUUIDField(required=False)
 

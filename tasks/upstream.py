@@ -79,6 +79,7 @@ def ask_behind(call: Callable[[], object]) -> None:
 def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
     threads().shutdown(wait=True)
+    client().close()
     for made in (client, environment, threads):
         made.cache_clear()
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from rest_framework.response import Response
 from rest_framework.test import APIClient
 
 from tests.contract.validation import check_answer
@@ -12,7 +11,7 @@ class ContractClient(APIClient):
     def __init__(self, **defaults: Any) -> None:
         super().__init__(raise_request_exception=False, **defaults)
 
-    def request(self, **request: Any) -> Response:
+    def request(self, **request: Any) -> Any:
         response = super().request(**request)
         check_answer(request["REQUEST_METHOD"], request["PATH_INFO"], response)
         return response

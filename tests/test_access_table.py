@@ -5,11 +5,11 @@ A caller's table says what happens for each account that a request may name. The
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from django.utils import timezone
-from rest_framework.response import Response
 
 from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
@@ -37,7 +37,9 @@ def world(cast: Cast, trigger: Standin) -> World:
     for name in ("alice", "bob", "charlie"):
         task_ids[name] = make_task(cast.person(name), cast.artist, title=f"{name}'s task").pk
         trigger.state.add_run(
-            StandinRun("create-content", trigger.state.now - 60, f"run_{name}", tags=[f"account:{cast.person(name).pk}"])
+            StandinRun(
+                "create-content", trigger.state.now - 60, f"run_{name}", tags=[f"account:{cast.person(name).pk}"]
+            )
         )
     now = timezone.now()
     both = with_key(make_key(cast.alice))
@@ -53,7 +55,7 @@ def world(cast: Cast, trigger: Standin) -> World:
     return World(cast, task_ids, clients)
 
 
-def outcome(response: Response, name: str) -> str:
+def outcome(response: Any, name: str) -> str:
     """The status, and `shown` when the thing of that person is in the body, `empty` when nothing is."""
     if response.status_code != 200:
         return str(response.status_code)
@@ -117,11 +119,10 @@ TABLES = {
 }
 
 
-def ask(world: World, caller: str, request: str, name: str) -> Response:
+def ask(world: World, caller: str, request: str, name: str) -> Any:
     account, alice = world.account_id(name), world.account_id("alice")
     path = request.format(account=account, task=world.task_ids[name], run=f"run_{name}", alice=alice)
-    response: Response = world.clients[caller].get(path)
-    return response
+    return world.clients[caller].get(path)
 
 
 @pytest.mark.parametrize("request_", TABLES)

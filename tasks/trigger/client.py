@@ -45,6 +45,9 @@ class TriggerClient:
         self._session.mount("https://", adapter)
         self._headers = {"Authorization": f"Bearer {secret_key}", "Accept": "application/json"}
 
+    def close(self) -> None:
+        self._session.close()
+
     def list_runs(
         self, *, schedule_id: str | None = None, tag: str | None = None, limit: int, deadline: float
     ) -> RunPage:

@@ -8,7 +8,6 @@ from typing import Any
 
 from drf_spectacular.generators import SchemaGenerator
 from jsonschema import Draft202012Validator, FormatChecker
-from rest_framework.response import Response
 
 OPEN_COMPONENTS = ("TaskRunResponse", "CreateContentRunOutput")
 
@@ -28,7 +27,7 @@ def closed_components() -> dict[str, Any]:
     }
 
 
-def check_answer(method: str, path: str, response: Response) -> None:
+def check_answer(method: str, path: str, response: Any) -> None:
     """Fails with the first key of the body that is not as the schema says. A HEAD or an OPTIONS has no such body."""
     if method in ("HEAD", "OPTIONS") or not path.startswith("/api/") or path.startswith("/api/schema"):
         return

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,9 +67,9 @@ def stored_status(run: StandinRun, *, now: float) -> str:
     if run.stuck_as:
         return run.stuck_as
     age = now - run.created
-    if age < run.starts_after:
-        return "PENDING"
-    return "EXECUTING" if age < run.ends_after else run.ends_as
+    if age >= run.ends_after:
+        return run.ends_as
+    return "EXECUTING" if age >= run.starts_after else "PENDING"
 
 
 def listed(run: StandinRun, environment: Mapping[str, str], *, now: float, versioned: bool) -> dict[str, Any]:
@@ -128,6 +128,8 @@ def retrieved(run: StandinRun, state: State, *, versioned: bool) -> dict[str, An
         body["payload"] = run.payload
     if run.has_output and stored == "COMPLETED_SUCCESSFULLY":
         body["output"] = run.output
+    if run.presigned_output and stored == "COMPLETED_SUCCESSFULLY":
+        body["outputPresignedUrl"] = run.presigned_output
     if run.schedule is not None:
         body["schedule"] = run.schedule
     if run.error is not None and STATUSES[stored].finished and stored != "COMPLETED_SUCCESSFULLY":
@@ -144,6 +146,8 @@ def retrieved(run: StandinRun, state: State, *, versioned: bool) -> dict[str, An
 def moments_of(run: StandinRun, *, now: float) -> tuple[Status, dict[str, str | None]]:
     stored = stored_status(run, now=now)
     status = STATUSES[stored]
+    if run.starts_after >= run.ends_after:  # for example cancelled while it waited
+        status = replace(status, started=False)
     reached = run.created + (run.ends_after if status.finished else run.starts_after if status.started else 0)
     return status, {
         "createdAt": moment(run.created),

@@ -129,7 +129,7 @@ def list_runs(standin: Standin, request: Request, environment: Mapping[str, str]
     try:
         since, until = window(query, now=now)
     except ValueError:
-        return query_error({"code": "custom", "message": "Invalid date", "path": ["filter[createdAt]"]})
+        return query_error(code="custom", message="Invalid date", path=["filter[createdAt]"])
     found = standin.state.newest_runs(
         schedule_ids=split(query.get("filter[schedule]")), tags=split(query.get("filter[tag]")), since=since
     )
@@ -262,14 +262,19 @@ def decoded(text: str) -> tuple[int, str]:
 
 
 def wrong_page_size(size: str) -> Reply | None:
-    issue: dict[str, Any] = {"type": "number", "path": ["page[size]"]}
+    path = ["page[size]"]
     if not re.fullmatch(r"-?\d+", size):
-        return query_error({"code": "invalid_type", "expected": "number", "received": "nan", "path": issue["path"]})
+        message = "Expected number, received nan"
+        return query_error(code="invalid_type", expected="number", received="nan", path=path, message=message)
+    number = {"type": "number", "exact": False, "path": path}
     if int(size) < 1:
-        return query_error({"code": "too_small", "minimum": 0, "message": "Number must be greater than 0", **issue})
+        below = {"code": "too_small", "minimum": 0, "inclusive": False, "message": "Number must be greater than 0"}
+        least = {"code": "too_small", "minimum": 1, "inclusive": True}
+        least["message"] = "Number must be greater than or equal to 1"
+        return query_errors([{**below, **number}, {**least, **number}])
     if int(size) > 100:
         message = "Number must be less than or equal to 100"
-        return query_error({"code": "too_big", "maximum": 100, "message": message, **issue})
+        return query_error(code="too_big", maximum=100, inclusive=True, message=message, **number)
     return None
 
 
@@ -278,7 +283,7 @@ def wrong_status(statuses: str | None) -> Reply | None:
     if not unknown:
         return None
     message = f"Invalid status values: {', '.join(unknown)}"
-    return query_error({"code": "custom", "message": message, "path": ["filter[status]"]})
+    return query_error(code="custom", message=message, path=["filter[status]"])
 
 
 # --- Replies ---------------------------------------------------------------------------------------------------------
@@ -289,7 +294,7 @@ def is_versioned(request: Request) -> bool:
 
 
 def encoded(body: Any) -> bytes:
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def ok(body: Any) -> Reply:
@@ -300,8 +305,12 @@ def error(status: int, message: str) -> Reply:
     return Reply(status, encoded({"error": message}))
 
 
-def query_error(issue: Mapping[str, Any]) -> Reply:
-    return Reply(400, encoded({"error": "Query Error", "details": [issue]}))
+def query_error(**issue: Any) -> Reply:
+    return query_errors([issue])
+
+
+def query_errors(issues: list[dict[str, Any]]) -> Reply:
+    return Reply(400, encoded({"error": "Query Error", "details": issues}))
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> Reply:
