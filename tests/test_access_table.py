@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
+from accounts.models import Membership, Organization
 from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
@@ -168,8 +169,6 @@ def test_a_foreign_run_is_byte_for_byte_an_unknown_one(world: World) -> None:
 
 def test_acting_for_somebody_does_not_lend_what_she_may_do(world: World) -> None:
     """Bob shares an organization with Alice; that she is in another one with Charlie is no way for him to Charlie."""
-    from accounts.models import Membership, Organization
-
     band = Organization.objects.create(name="Band")
     for name in ("alice", "charlie"):
         Membership.objects.create(account=world.cast.person(name), organization=band)

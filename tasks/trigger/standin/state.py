@@ -114,6 +114,11 @@ class State:
             )
         return run
 
+    def remove_run(self, run_id: str) -> None:
+        with self._lock:
+            self._database.execute("DELETE FROM run WHERE id = ?", (run_id,))
+            self._database.execute("DELETE FROM tag WHERE run_id = ?", (run_id,))
+
     def run(self, run_id: str) -> StandinRun | None:
         return next(self._runs("SELECT record FROM run WHERE id = ?", run_id), None)
 

@@ -1,0 +1,158 @@
+"""The demo as a person starts and ends it: real processes, real signals."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+WITHIN = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Demo:
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "TRIGGER_API_URL")},
+            "DATABASE_URL": f"sqlite:///{folder / 'demo.sqlite3'}",
+            "STANDIN_FOLDER": str(folder / "standin"),
+            "PORT": str(port),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "demo"],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.screen = self.read_screen()
+
+    def read_screen(self) -> str:
+        lines: list[str] = []
+        assert self.process.stdout
+        for line in self.process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        return "".join(lines)
+
+    def get(self, path: str, key: str = "") -> tuple[int, Any]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"x-api-key": key})
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()
+
+    def command(self, *arguments: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, capture_output=True, check=True
+        )
+        return json.loads(done.stdout)
+
+    def descendants(self) -> set[int]:
+        """Every process that came of it, read from the process table."""
+        listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, check=True, text=True).stdout  # noqa: S607
+        parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
+            found |= more
+        return found
+
+
+def wait_until_gone(pids: set[int], port: int) -> None:
+    until = time.monotonic() + 15
+    while time.monotonic() < until and (is_open(port) or any(is_running(pid) for pid in pids)):
+        time.sleep(0.05)
+    assert not is_open(port)
+    assert [pid for pid in pids if is_running(pid)] == []
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[Demo]:
+    with Demo(tmp_path, free_port()) as demo:
+        yield demo
+
+
+def test_its_people_read_their_tasks_and_runs(demo: Demo) -> None:
+    assert f"curl -s 'http://127.0.0.1:{demo.port}/api/tasks'" in demo.screen
+    ids = demo.command("seed_demo", "--json")
+    key = ids["accounts"]["alice"]["api_key"]
+    assert key in demo.screen
+    status, body = demo.get("/api/tasks", key)
+    assert (status, len(body["tasks"])) == (200, 6)
+    assert {task["runs_status"] for task in body["tasks"]} == {"fresh"}
+    status, body = demo.get(f"/api/tasks/runs?runId={ids['runs']['finished video']}", key)
+    assert (status, body["runs"][0]["output"]["template"]) == (200, "artist-caption-bedroom")
+    assert demo.get("/api/tasks/runs", ids["accounts"]["charlie"]["api_key"] + "x")[0] == 401
+    status, body = demo.get("/api/tasks?id=" + "x" * 10_000, key)
+    assert (status, body["status"]) == (400, "error")
+    status, body = demo.get("/api/tasks?id=" + "x" * 100_000, key)
+    assert (status, body["status"]) == (414, "error")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_it_leaves_nothing_running_however_it_ends(demo: Demo, ending: signal.Signals) -> None:
+    pids = demo.descendants()
+    assert len(pids) >= 4, "the demo, the stand-in, gunicorn and its workers"
+    demo.process.send_signal(ending)
+    demo.process.wait(15)
+    wait_until_gone(pids, demo.port)
+
+
+def test_a_used_port_is_said_before_anything_else(tmp_path: Path) -> None:
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)), Demo(tmp_path, port) as demo:
+        assert demo.process.wait(WITHIN) == 1
+    assert f"Port {port} is in use: PORT={port + 1} make demo" in demo.screen
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_demo_works_on_what_the_first_left(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Demo(tmp_path, free_port()) as demo:
+            key = demo.command("seed_demo", "--json")["accounts"]["alice"]["api_key"]
+            assert demo.get("/api/tasks", key)[0] == 200
+            demo.process.terminate()
+            assert demo.process.wait(WITHIN) == 0
