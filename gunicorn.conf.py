@@ -19,6 +19,9 @@ graceful_timeout = 10
 keepalive = 15
 # Lines longer than gunicorn's own bound of 8190 reach the API, which says which parameter is too long.
 limit_request_line = message.MAX_REQUEST_LINE = 64 * 1024
+# So does a credential of 100 kB.
+limit_request_field_size = 128 * 1024
+limit_request_fields = 50
 
 
 def write_json_error(sock: Any, status_int: int, reason: str, mesg: str) -> None:

@@ -1,4 +1,4 @@
-"""Headers -> (account, credential): exactly one of `x-api-key` and `Authorization: Bearer`.
+"""Headers -> (account, credential): exactly one of `x-api-key` and `Authorization: Bearer`, an API key or a token.
 
 Whatever is wrong with a credential gets one and the same answer, so that nobody learns why a guess failed.
 """
@@ -16,7 +16,8 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from accounts import keys
-from accounts.models import Account, ApiKey
+from accounts.models import Account, ApiKey, Identity
+from accounts.tokens import subject_of
 
 NOT_EXACTLY_ONE = "Exactly one of x-api-key or Authorization must be provided"
 NOT_VALID = (
@@ -31,14 +32,14 @@ logger = logging.getLogger(__name__)
 class CredentialAuthentication(BaseAuthentication):
     """OPTIONS passes without a credential: a browser sends none with a preflight."""
 
-    def authenticate(self, request: Request) -> tuple[Account, ApiKey] | None:
+    def authenticate(self, request: Request) -> tuple[Account, ApiKey | Identity] | None:
         if request.method == "OPTIONS":
             return None
         api_key = request.headers.get("x-api-key", "").strip()
         authorization = request.headers.get("Authorization", "").strip()
         if bool(api_key) == bool(authorization):
             raise AuthenticationFailed(NOT_EXACTLY_ONE)
-        credential = find_key(api_key or bearer_token(authorization), at=timezone.now())
+        credential = find_key(api_key, at=timezone.now()) if api_key else find_bearer(authorization, at=timezone.now())
         return credential.account, credential
 
     def authenticate_header(self, request: Request) -> str:
@@ -50,12 +51,24 @@ def caller_of(request: Request) -> Account:
     return cast(Account, request.user)
 
 
-def bearer_token(authorization: str) -> str:
+def find_bearer(authorization: str, *, at: datetime) -> ApiKey | Identity:
+    """What begins like an API key is one; anything else is a token of the provider."""
     scheme, _, token = authorization.partition(" ")
-    token = token.strip()
-    if scheme.lower() != "bearer" or not keys.is_one_of_ours(token):
+    if scheme.lower() != "bearer":
         raise AuthenticationFailed(NOT_VALID)
-    return token
+    token = token.strip()
+    return find_key(token, at=at) if keys.is_one_of_ours(token) else find_identity(token)
+
+
+def find_identity(token: str) -> Identity:
+    named = subject_of(token)
+    if named is None or "\x00" in named[1]:
+        raise AuthenticationFailed(NOT_VALID)
+    issuer, subject = named
+    found = Identity.objects.select_related("account").filter(issuer=issuer, subject=subject).first()
+    if found is None:
+        raise AuthenticationFailed(NOT_VALID)
+    return found
 
 
 def find_key(key: str, *, at: datetime) -> ApiKey:

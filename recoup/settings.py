@@ -1,5 +1,6 @@
 """Every environment variable is read here, once; README.md lists them."""
 
+import zoneinfo
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,9 @@ VAR_DIR = BASE_DIR / "var"
 VAR_DIR.mkdir(exist_ok=True)
 DEVELOPMENT_SECRET = "django-insecure-for-a-trigger-dev-on-this-machine-only"  # noqa: S105  it is no secret
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+
+# Time zones are those of the locked tzdata, and not whatever this machine has.
+zoneinfo.reset_tzpath(to=())
 
 env = Env()
 
@@ -39,6 +43,17 @@ if SECRET_KEY == DEVELOPMENT_SECRET and not TRIGGER_IS_LOCAL:
         "SECRET_KEY is not set. The built-in one is public, so it only works with a Trigger.dev on this machine. "
         'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(50))"'
     )
+# --- Bearer tokens of an OpenID-style provider; none are accepted without an issuer ----------------------------------
+TOKEN_ISSUER: str = env.str("TOKEN_ISSUER", "")
+TOKEN_AUDIENCE: str = env.str("TOKEN_AUDIENCE", "")
+TOKEN_JWKS_URL: str = env.str("TOKEN_JWKS_URL", "")
+TOKEN_PUBLIC_KEY: str = env.str("TOKEN_PUBLIC_KEY", "").replace("\\n", "\n")
+TOKEN_ALGORITHMS: list[str] = env.list("TOKEN_ALGORITHMS", ["ES256", "RS256", "EdDSA"])
+if not set(TOKEN_ALGORITHMS) <= {"ES256", "RS256", "EdDSA"}:
+    raise ImproperlyConfigured(f"TOKEN_ALGORITHMS may be ES256, RS256 and EdDSA, not {','.join(TOKEN_ALGORITHMS)}.")
+if TOKEN_ISSUER and not (TOKEN_AUDIENCE and (TOKEN_JWKS_URL or TOKEN_PUBLIC_KEY)):
+    raise ImproperlyConfigured("TOKEN_ISSUER needs TOKEN_AUDIENCE, and TOKEN_JWKS_URL or TOKEN_PUBLIC_KEY.")
+
 DEBUG = False
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"])
 HTTPS_ONLY: bool = env.bool("HTTPS_ONLY", False)

@@ -14,15 +14,21 @@ from functools import lru_cache
 from itertools import groupby, islice
 from zoneinfo import ZoneInfo
 
+from cron_descriptor import Options, get_description
 from croniter import croniter
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-# A leap day on a given weekday comes back within 40 years.
-HORIZON_IN_YEARS = 48
+# cron-parser gives up after so many steps, which are days where none matches.
+HORIZON = timedelta(days=10_000)
 LONGEST = 200
+KEPT = 10_000
 HOUR = timedelta(hours=1)
+WORDS = Options()
+WORDS.locale_code = "en_US"
+
+_kept: dict[tuple[str, str], tuple[datetime, tuple[datetime, ...]]] = {}
 
 
 class CronError(ValueError):
@@ -78,10 +84,27 @@ def check(expression: str) -> None:
         raise CronError("There is no day on which this would ever run.")
 
 
-def next_times(expression: str, timezone: str, *, after: datetime, count: int = 10) -> list[datetime]:
-    """The next times after `after` (aware) that the expression fires when read in the IANA zone; aware, in UTC.
+def in_words(expression: str) -> str:
+    """The expression in English, as Trigger.dev's screens say it; raises CronError."""
+    check(expression)
+    return get_description(expression.strip(), WORDS)
 
-    Raises CronError for an expression, and ZoneInfoNotFoundError for a zone, that is not one.
+
+def upcoming(expression: str, timezone: str, *, now: datetime) -> tuple[datetime, ...]:
+    """The next ten times, kept until the first has passed: computing them may take longer than an HTTP call."""
+    since, times = _kept.get((expression, timezone), (now, ()))
+    if not times or not since <= now < times[0]:
+        times = tuple(next_times(expression, timezone, after=now))
+        if len(_kept) >= KEPT:
+            _kept.clear()
+        _kept[expression, timezone] = now, times
+    return times
+
+
+def next_times(expression: str, timezone: str, *, after: datetime, count: int = 10) -> list[datetime]:
+    """The next times after `after` (aware) at which the expression fires, read in the IANA zone; aware, in UTC.
+
+    Raises CronError for an expression, and KeyError for a zone, that is not one. None for one that never fires.
     """
     return list(islice(times(parse(expression), ZoneInfo(timezone), after=after), count))
 
@@ -180,8 +203,12 @@ def days_within(months: tuple[int, ...], days: tuple[int, ...]) -> tuple[int, ..
 def days(cron: Cron, *, start: date) -> Iterator[date]:
     """The days from `start` on that the expression names, in order."""
     merged = heapq.merge(*(walk(pattern, start=start) for pattern in day_patterns(cron)))
+    last = start
     for day, _ in groupby(merged):
+        if day - last > HORIZON:
+            return
         if cron.occurrence is None or (day.day + 6) // 7 == cron.occurrence:
+            last = day
             yield day
 
 
@@ -213,7 +240,7 @@ def listed(values: Iterable[int]) -> str:
 def walk(pattern: str, *, start: date) -> Iterator[date]:
     """The days of one pattern by the calendar alone, without a time zone."""
     before = datetime.combine(start, time()) - timedelta(days=1)
-    for found in croniter(pattern, before, max_years_between_matches=HORIZON_IN_YEARS).all_next(datetime):
+    for found in croniter(pattern, before, max_years_between_matches=HORIZON.days // 365).all_next(datetime):
         yield found.date()
 
 
@@ -223,19 +250,32 @@ def walk(pattern: str, *, start: date) -> Iterator[date]:
 def times(cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
     after = after.astimezone(UTC)
     for day in days(cron, start=after.astimezone(zone).date()):
-        for instant in sorted(instants_of(day, cron, zone, after=after)):
-            if instant > after:
-                yield instant
+        found = usual_instants(day, cron, zone) or unusual_instants(day, cron, zone, after=after)
+        yield from (instant for instant in found if instant > after)
 
 
-def instants_of(day: date, cron: Cron, zone: ZoneInfo, *, after: datetime) -> set[datetime]:
-    """Wall times of one day as instants; the two days a year on which clocks change need care."""
+def usual_instants(day: date, cron: Cron, zone: ZoneInfo) -> Iterator[datetime] | None:
+    """The instants of a day on which the clocks do not change; None for one on which they do."""
+    midnight = datetime.combine(day, time(), zone)
+    offset = midnight.utcoffset() or timedelta()
+    if offset != midnight.replace(fold=1).utcoffset() or offset != (midnight + timedelta(days=1)).utcoffset():
+        return None
+    start = datetime.combine(day, time(), UTC) - offset
+    return (
+        start + timedelta(hours=hour, minutes=minute) for hour in unique(cron.hours) for minute in unique(cron.minutes)
+    )
+
+
+def unusual_instants(day: date, cron: Cron, zone: ZoneInfo, *, after: datetime) -> list[datetime]:
     found: set[datetime] = set()
-    for hour in dict.fromkeys(cron.hours):
-        for minute in dict.fromkeys(cron.minutes):
-            wall = datetime.combine(day, time(hour, minute))
-            found.update(instants(wall, cron, zone, after=after))
-    return found
+    for hour in unique(cron.hours):
+        for minute in unique(cron.minutes):
+            found.update(instants(datetime.combine(day, time(hour, minute)), cron, zone, after=after))
+    return sorted(found)
+
+
+def unique(values: Iterable[int]) -> Iterable[int]:
+    return dict.fromkeys(values)
 
 
 def instants(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:

@@ -12,7 +12,7 @@ from functools import partial
 
 from django.conf import settings
 
-from tasks import cron, runs, upstream
+from tasks import cron, runs, upstream, zones
 from tasks.models import SyncStatus, Task
 from tasks.runs import Fire, RunsStatus, Snapshot
 from tasks.trigger.types import Run
@@ -72,13 +72,13 @@ def upcoming(task: Task, fire: Fire | None, *, now: datetime) -> list[datetime]:
 
 def still_counts(fire: Fire, task: Task) -> bool:
     """Whether the run was made with the cron and the zone that the task has now."""
-    return fire.timezone == task.timezone and fire.timestamp >= task.schedule_changed_at
+    return fire.timezone == zones.at_trigger(task.timezone) and fire.timestamp >= task.schedule_changed_at
 
 
 def computed(task: Task, *, after: datetime) -> list[datetime]:
     try:
-        return cron.next_times(task.schedule, task.timezone, after=after)
-    except (cron.CronError, KeyError) as error:
+        return list(cron.upcoming(task.schedule, task.timezone, now=after))
+    except (cron.CronError, KeyError, ValueError) as error:
         logger.error("Task %s has a schedule that never fires: %s", task.id, error)
         return []
 

@@ -1,0 +1,92 @@
+"""A provider's public keys: fetched from its JWKS URL, kept, and used as last known while the provider is down.
+
+A request waits for a fetch only when a key is missing and the provider was well when last asked.
+"""
+
+import json
+import logging
+import threading
+from typing import Any
+
+import jwt
+import requests
+
+TIMEOUT = (1.0, 2.0)
+LONGEST_ANSWER = 1024 * 1024
+REFRESH_EVERY = 3600.0
+# No more than two fetches in so many seconds, whatever key ids strangers make up.
+WINDOW, FETCHES_PER_WINDOW = 60.0, 2
+
+logger = logging.getLogger(__name__)
+
+
+class ProviderKeys:
+    """The keys of one provider, for all threads of the process. `now` is in seconds of `time.monotonic()`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._keys: dict[str | None, jwt.PyJWK] = {}
+        self._fetched_at: float | None = None
+        self._asked_at: list[float] = []
+        self._provider_is_well = True
+
+    def find(self, key_id: str | None, *, now: float) -> jwt.PyJWK | None:
+        """The key with that id; without an id the only key there is; None when there is none."""
+        found = self._known(key_id)
+        if found is None:
+            self._refresh(now=now, wait=self._provider_is_well)
+            return self._known(key_id)
+        if self._fetched_at is None or now - self._fetched_at > REFRESH_EVERY:
+            self._refresh(now=now, wait=False)
+        return found
+
+    def _known(self, key_id: str | None) -> jwt.PyJWK | None:
+        if key_id is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(key_id)
+
+    def _refresh(self, *, now: float, wait: bool) -> None:
+        with self._lock:
+            self._asked_at = [at for at in self._asked_at if now - at < WINDOW]
+            if len(self._asked_at) >= FETCHES_PER_WINDOW:
+                return
+            self._asked_at.append(now)
+        fetching = threading.Thread(target=self._fetch, args=(now,), name="jwks", daemon=True)
+        fetching.start()
+        if wait:
+            fetching.join(sum(TIMEOUT))
+
+    def _fetch(self, now: float) -> None:
+        try:
+            keys = usable_keys(fetch_json(self._url))
+        except (requests.RequestException, ValueError, RecursionError) as error:
+            self._provider_is_well = False
+            logger.warning("The keys of the token provider could not be fetched: %s", type(error).__name__)
+            return
+        self._provider_is_well = True
+        self._fetched_at = now
+        if keys:
+            self._keys = keys
+
+
+def fetch_json(url: str) -> Any:
+    with requests.get(url, timeout=TIMEOUT, stream=True, allow_redirects=False) as response:
+        if response.status_code != 200:
+            raise ValueError(f"status {response.status_code}")
+        body = response.raw.read(LONGEST_ANSWER, decode_content=True)
+    return json.loads(body)
+
+
+def usable_keys(document: Any) -> dict[str | None, jwt.PyJWK]:
+    """The asymmetric signing keys of a JWKS document by key id; one that cannot be read is left out."""
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        raise ValueError("no keys")
+    found: dict[str | None, jwt.PyJWK] = {}
+    for entry in document["keys"]:
+        if isinstance(entry, dict) and entry.get("kty") in ("RSA", "EC", "OKP") and entry.get("use", "sig") == "sig":
+            try:
+                found[entry.get("kid")] = jwt.PyJWK(entry)
+            except (jwt.PyJWTError, ValueError, TypeError) as error:
+                logger.warning("A key of the token provider cannot be read: %s", type(error).__name__)
+    return found
