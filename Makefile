@@ -9,6 +9,11 @@ POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 export TMPDIR := $(CURDIR)/var/tmp
 $(shell mkdir -p var/tmp)
 
+# What a shell may have exported for a production must not reach the tests or the demo.
+CLEAN := env $(addprefix -u ,DATABASE_URL ALLOWED_HOSTS HTTPS_ONLY SECRET_KEY API_KEY_SECRET REQUEST_DEADLINE \
+  TRIGGER_API_URL TRIGGER_SECRET_KEY TRIGGER_TASK_IDENTIFIER TRIGGER_TASKS_NAMING_THEIR_ACCOUNT \
+  TOKEN_ISSUER TOKEN_AUDIENCE TOKEN_JWKS_URL TOKEN_PUBLIC_KEY TOKEN_ALGORITHMS)
+
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
 .PHONY: help setup demo test test-postgres test-slow check format lock clean
@@ -20,16 +25,16 @@ help: ## Show this list
 setup: $(VENV)/.dev ## Make .venv with everything that development needs
 
 demo: $(VENV)/.runtime ## Start the service with example data on http://127.0.0.1:8000 (PORT=8001 for another port)
-	@PORT=$(PORT) exec $(PY) manage.py demo
+	@exec $(CLEAN) PORT=$(PORT) $(PY) manage.py demo
 
 test: $(VENV)/.dev ## Run the tests on SQLite
-	@$(PY) -m pytest
+	@$(CLEAN) $(PY) -m pytest
 
 test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgres://user@host/db)
-	@DATABASE_URL=$(POSTGRES_URL) $(PY) -m pytest
+	@$(CLEAN) DATABASE_URL=$(POSTGRES_URL) $(PY) -m pytest
 
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
-	@$(PY) -m pytest -m slow -n 0
+	@$(CLEAN) $(PY) -m pytest -m slow -n 0
 
 # What `check --deploy` judges: a production's settings, none of them real.
 check: export SECRET_KEY := only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF
@@ -62,7 +67,7 @@ clean: ## Remove .venv, the demo's data and every cache
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or later is needed, and $(PYTHON) is not that. For example: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	  { echo "Python 3.11 or later is needed, and $(PYTHON) was not found or is older. For example: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }

@@ -1,32 +1,33 @@
 """How gunicorn serves the API: `gunicorn recoup.wsgi`. README.md lists the environment variables."""
 
 import json
-import os
-import signal
-import sys
-import threading
+import logging
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import message
 
-bind = f"{os.environ.get('HOST', '127.0.0.1')}:{os.environ.get('PORT', '8000')}"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+from recoup import settings
+from tasks import lifeline, upstream
+
+bind = f"{settings.HOST}:{settings.PORT}"
+workers = settings.WEB_CONCURRENCY
 worker_class = "gthread"
-threads = int(os.environ.get("THREADS", "32"))
+threads = settings.THREADS
 timeout = 60
 graceful_timeout = 10
 keepalive = 15
-# Lines longer than gunicorn's own bound of 8190 reach the API, which says which parameter is too long.
+# It would be a file in the home directory, one for all services of a user.
+control_socket_disable = True
+# Lines and credentials longer than gunicorn's own bound of 8190 reach the API, which says what is wrong with them.
 limit_request_line = message.MAX_REQUEST_LINE = 64 * 1024
-# So does a credential of 100 kB.
 limit_request_field_size = 128 * 1024
 limit_request_fields = 50
 
 
 def write_json_error(sock: Any, status_int: int, reason: str, mesg: str) -> None:
-    """What gunicorn itself refuses (a malformed request, a header of 8 kB) is JSON too."""
-    body = json.dumps({"status": "error", "error": status_int, "message": f"{reason}. {mesg}".strip()})
+    """What gunicorn itself refuses is JSON too. `mesg` may quote a header, so it goes nowhere."""
+    body = json.dumps({"status": "error", "error": status_int, "message": f"{reason}: this is not a valid request."})
     head = f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
     util.write_nonblock(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("latin1"))
 
@@ -35,18 +36,22 @@ def write_json_error(sock: Any, status_int: int, reason: str, mesg: str) -> None
 util.write_error = write_json_error
 
 
+def hide_headers(record: logging.LogRecord) -> bool:
+    """Gunicorn logs a malformed header as it came, and a credential with it."""
+    text = record.getMessage()
+    if text.startswith("Invalid request from ip="):
+        record.msg, record.args = text.split(":", 1)[0], ()
+    return True
+
+
+def on_starting(server: Any) -> None:
+    server.log.error_log.addFilter(hide_headers)
+
+
 def when_ready(server: Any) -> None:
-    """In the demo, ends with the parent, whatever ended that: its end of the pipe closes."""
-    if os.environ.get("STOP_WITH_PARENT"):
-        threading.Thread(target=_stop_with_parent, daemon=True).start()
-
-
-def _stop_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
+    if settings.STOP_WITH_PARENT:
+        lifeline.end_with_parent()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from tasks import upstream
-
     upstream.finish()

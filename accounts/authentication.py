@@ -4,10 +4,12 @@ Whatever is wrong with a credential gets one and the same answer, so that nobody
 """
 
 import logging
+import threading
 from datetime import datetime, timedelta
 from typing import cast
 
 from django.conf import settings
+from django.core.signals import request_finished
 from django.db import DatabaseError, transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -84,11 +86,23 @@ def find_key(key: str, *, at: datetime) -> ApiKey:
 
 
 def note_use(key: ApiKey, *, at: datetime) -> None:
-    """At most once a minute, and never the reason a request fails."""
-    if key.last_used_at and at - key.last_used_at < USE_IS_NOTED_EVERY:
+    """At most once a minute. Written when the answer has gone out, so that no lock and no failure can hold that up."""
+    if not key.last_used_at or at - key.last_used_at >= USE_IS_NOTED_EVERY:
+        _used.key = (key.pk, at)
+
+
+def write_use(**kwargs: object) -> None:
+    used, _used.key = getattr(_used, "key", None), None
+    if used is None:
         return
+    key_id, at = used
     try:
         with transaction.atomic():
-            ApiKey.objects.filter(pk=key.pk).update(last_used_at=at)
+            ApiKey.objects.filter(pk=key_id).update(last_used_at=at)
     except DatabaseError as error:
-        logger.warning("The use of API key %s could not be noted: %s", key.prefix, type(error).__name__)
+        logger.warning("The use of an API key could not be noted: %s", type(error).__name__)
+
+
+# A worker's thread has one request at a time, and sends this signal after its last byte.
+_used = threading.local()
+request_finished.connect(write_use)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env
+from marshmallow.validate import Range
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
@@ -26,11 +27,14 @@ TRIGGER_TASK_IDENTIFIER: str = env.str("TRIGGER_TASK_IDENTIFIER", "customer-prom
 # Tasks at Trigger.dev whose payload.accountId may say whose run it is, where nothing else does.
 TRIGGER_TASKS_NAMING_THEIR_ACCOUNT: list[str] = env.list("TRIGGER_TASKS_NAMING_THEIR_ACCOUNT", ["create-content"])
 TRIGGER_IS_LOCAL = urlsplit(TRIGGER_API_URL).hostname in LOCAL_HOSTS
-# Seconds within which a request is answered, whatever Trigger.dev does.
+# How many seconds a request waits for Trigger.dev at most.
 REQUEST_DEADLINE: float = env.float("REQUEST_DEADLINE", 3.0)
 
-# --- The demo --------------------------------------------------------------------------------------------------------
-PORT: int = env.int("PORT", 8000)
+# --- The server, and the demo ----------------------------------------------------------------------------------------
+HOST: str = env.str("HOST", "127.0.0.1")
+PORT: int = env.int("PORT", 8000, validate=Range(1, 65535))
+WEB_CONCURRENCY: int = env.int("WEB_CONCURRENCY", 2)
+THREADS: int = env.int("THREADS", 32)
 STANDIN_FOLDER = Path(env.str("STANDIN_FOLDER", str(VAR_DIR / "standin")))
 # Set by the demo for the processes that it starts.
 STOP_WITH_PARENT: bool = env.bool("STOP_WITH_PARENT", False)
@@ -65,7 +69,10 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS_ONLY else
 # --- The database ----------------------------------------------------------------------------------------------------
 DATABASES = {"default": env.dj_db_url("DATABASE_URL", f"sqlite:///{VAR_DIR / 'recoup.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": 20, "timeout": 5}}
+    DATABASES["default"]["OPTIONS"] = {
+        "pool": {"min_size": 1, "max_size": 20, "timeout": 5},
+        "options": "-c lock_timeout=5s -c statement_timeout=30s",
+    }
 else:
     # A writer waits for another one from its BEGIN on, so that it never meets a lock it cannot wait for.
     DATABASES["default"]["OPTIONS"] = {

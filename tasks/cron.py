@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import lru_cache
-from itertools import groupby, islice
+from functools import cached_property, lru_cache
+from itertools import groupby, islice, product
 from zoneinfo import ZoneInfo
 
 from cron_descriptor import Options, get_description
@@ -24,7 +24,7 @@ DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 HORIZON = timedelta(days=10_000)
 LONGEST = 200
 KEPT = 10_000
-HOUR = timedelta(hours=1)
+ONE_HOUR = timedelta(hours=1)
 WORDS = Options()
 WORDS.locale_code = "en_US"
 
@@ -45,11 +45,11 @@ class Field:
 
 
 MINUTE = Field("minute", 0, 59, r"[,*\d/-]+")
-HOUR_FIELD = Field("hour", 0, 23, r"[,*\d/-]+")
+HOUR = Field("hour", 0, 23, r"[,*\d/-]+")
 DAY = Field("day of month", 1, 31, r"[?,*\dL/-]+")
 MONTH = Field("month", 1, 12, r"[,*\d/-]+", MONTHS)
 WEEKDAY = Field("weekday", 0, 7, r"[?,*\dL#/-]+", WEEKDAYS)
-FIELDS = (MINUTE, HOUR_FIELD, DAY, MONTH, WEEKDAY)
+FIELDS = (MINUTE, HOUR, DAY, MONTH, WEEKDAY)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Cron:
     weekdays: tuple[int, ...]
     last_weekdays: tuple[int, ...]
     occurrence: int | None
+
+    @cached_property
+    def clock_times(self) -> list[tuple[int, int]]:
+        """(hour, minute), in order and each once."""
+        return list(product(dict.fromkeys(self.hours), dict.fromkeys(self.minutes)))
 
     @property
     def names_hours(self) -> bool:
@@ -123,7 +128,7 @@ def parse(expression: str) -> Cron:
     months = plain_values(month, MONTH)
     return Cron(
         minutes=plain_values(minute, MINUTE),
-        hours=plain_values(hour, HOUR_FIELD),
+        hours=plain_values(hour, HOUR),
         days=days_within(months, plain_values(day, DAY, lasts="L")),
         last_day="L" in day.split(","),
         months=months,
@@ -244,9 +249,6 @@ def walk(pattern: str, *, start: date) -> Iterator[date]:
         yield found.date()
 
 
-# --- Which times of a day --------------------------------------------------------------------------------------------
-
-
 def times(cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
     after = after.astimezone(UTC)
     for day in days(cron, start=after.astimezone(zone).date()):
@@ -261,21 +263,12 @@ def usual_instants(day: date, cron: Cron, zone: ZoneInfo) -> Iterator[datetime] 
     if offset != midnight.replace(fold=1).utcoffset() or offset != (midnight + timedelta(days=1)).utcoffset():
         return None
     start = datetime.combine(day, time(), UTC) - offset
-    return (
-        start + timedelta(hours=hour, minutes=minute) for hour in unique(cron.hours) for minute in unique(cron.minutes)
-    )
+    return (start + timedelta(hours=hour, minutes=minute) for hour, minute in cron.clock_times)
 
 
 def unusual_instants(day: date, cron: Cron, zone: ZoneInfo, *, after: datetime) -> list[datetime]:
-    found: set[datetime] = set()
-    for hour in unique(cron.hours):
-        for minute in unique(cron.minutes):
-            found.update(instants(datetime.combine(day, time(hour, minute)), cron, zone, after=after))
-    return sorted(found)
-
-
-def unique(values: Iterable[int]) -> Iterable[int]:
-    return dict.fromkeys(values)
+    walls = (datetime.combine(day, time(hour, minute)) for hour, minute in cron.clock_times)
+    return sorted({instant for wall in walls for instant in instants(wall, cron, zone, after=after)})
 
 
 def instants(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
@@ -296,12 +289,12 @@ def late_instant(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime)
         return
     gap = wall.replace(minute=0, tzinfo=zone)
     opened = gap.replace(fold=0).astimezone(UTC)
-    if gap.utcoffset() is not None and gap.replace(fold=1).astimezone(UTC) + HOUR == opened and after < opened:
+    if gap.utcoffset() is not None and gap.replace(fold=1).astimezone(UTC) + ONE_HOUR == opened and after < opened:
         yield wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
 
 
 def fires_twice(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime) -> bool:
     """In the autumn fold a named hour fires in the first pass only, unless the search starts inside the second."""
     second_pass = wall.replace(minute=0, tzinfo=zone, fold=1).astimezone(UTC)
-    whole_hour = second_pass - wall.replace(minute=0, tzinfo=zone, fold=0).astimezone(UTC) == HOUR
+    whole_hour = second_pass - wall.replace(minute=0, tzinfo=zone, fold=0).astimezone(UTC) == ONE_HOUR
     return not cron.names_hours or not whole_hour or after >= second_pass

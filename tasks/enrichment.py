@@ -14,6 +14,7 @@ from django.conf import settings
 
 from tasks import cron, runs, upstream, zones
 from tasks.models import SyncStatus, Task
+from tasks.run_owners import owned_through_schedule
 from tasks.runs import Fire, RunsStatus, Snapshot
 from tasks.trigger.types import Run
 
@@ -52,7 +53,7 @@ def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[Enr
 def enriched(task: Task, snapshot: Snapshot, fire: Fire | None, *, now: datetime) -> EnrichedTask:
     return EnrichedTask(
         task=task,
-        recent_runs=runs.owned_through_schedule(snapshot.runs, task.account_id),
+        recent_runs=owned_through_schedule(snapshot.runs, task.account_id),
         runs_status=snapshot.status,
         runs_as_of=snapshot.as_of,
         upcoming=upcoming(task, fire, now=now),
@@ -72,7 +73,9 @@ def upcoming(task: Task, fire: Fire | None, *, now: datetime) -> list[datetime]:
 
 def still_counts(fire: Fire, task: Task) -> bool:
     """Whether the run was made with the cron and the zone that the task has now."""
-    return fire.timezone == zones.at_trigger(task.timezone) and fire.timestamp >= task.schedule_changed_at
+    return (
+        fire.timezone == zones.ALIASES.get(task.timezone, task.timezone) and fire.timestamp >= task.schedule_changed_at
+    )
 
 
 def computed(task: Task, *, after: datetime) -> list[datetime]:
@@ -85,12 +88,13 @@ def computed(task: Task, *, after: datetime) -> list[datetime]:
 
 def learn_newest_fire(task: Task, snapshot: Snapshot, known: Fire | None) -> None:
     """Behind the answer, once for each new run."""
-    if snapshot.runs and (known is None or known.run_id != snapshot.runs[0]["id"]):
-        upstream.ask_behind(partial(compare_newest_fire, task, snapshot.runs[0]["id"]))
+    newest = snapshot.runs[0]["id"] if snapshot.runs else None
+    if newest and (known is None or known.run_id != newest) and runs.may_learn_fire(newest):
+        upstream.ask_behind(partial(compare_newest_fire, task, newest))
 
 
 def compare_newest_fire(task: Task, run_id: str) -> None:
     deadline = time.monotonic() + settings.REQUEST_DEADLINE
     fire = runs.learn_fire(str(task.trigger_schedule_id), run_id, deadline=deadline)
-    if fire and still_counts(fire, task) and list(fire.upcoming) != computed(task, after=fire.timestamp):
+    if still_counts(fire, task) and list(fire.upcoming) != computed(task, after=fire.timestamp):
         logger.error("Task %s: Trigger.dev says it fires at other times than cron.py computes", task.id)

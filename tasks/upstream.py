@@ -1,6 +1,7 @@
 """The process's one way to Trigger.dev: one client from the settings, and the threads that ask it.
 
-A request waits for an answer until its deadline. What is still under way then goes on and fills the cache.
+A request waits for an answer until its deadline. A call that is still under way then goes on, so that what it was to
+fill is filled for the next request.
 """
 
 import logging
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
+from threading import BoundedSemaphore
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -16,6 +18,10 @@ from django.core.signals import setting_changed
 from accounts import keys
 from tasks.trigger import errors
 from tasks.trigger.client import CONNECTIONS, TriggerClient
+
+BEHIND_THREADS = 4
+# More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
+BEHIND_WAITING = 256
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -36,7 +42,13 @@ def environment() -> str:
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=CONNECTIONS, thread_name_prefix="trigger")
+    return ThreadPoolExecutor(max_workers=CONNECTIONS - BEHIND_THREADS, thread_name_prefix="trigger")
+
+
+@cache
+def threads_behind() -> ThreadPoolExecutor:
+    """Threads of their own: what nobody waits for must not hold up what somebody does."""
+    return ThreadPoolExecutor(max_workers=BEHIND_THREADS, thread_name_prefix="trigger-behind")
 
 
 def deadline_from_now() -> float:
@@ -62,10 +74,11 @@ def ask_all(calls: Mapping[Key, Callable[[], Answer]], *, deadline: float) -> di
     for key, future in futures.items():
         future.cancel()
         if future.done() and not future.cancelled():
-            try:
+            error = future.exception()
+            if error is None:
                 answers[key] = future.result()
-            except errors.TriggerError as error:
-                logger.warning("%s", error)
+            else:
+                _log(error)
     if len(answers) < len(futures):
         logger.warning("Trigger.dev left %d of %d questions open", len(futures) - len(answers), len(futures))
     return answers
@@ -73,23 +86,34 @@ def ask_all(calls: Mapping[Key, Callable[[], Answer]], *, deadline: float) -> di
 
 def ask_behind(call: Callable[[], object]) -> None:
     """Asks behind the answer that is being made; a failure is logged and costs nobody anything."""
-    threads().submit(call).add_done_callback(_log_failure)
+    if _places_behind.acquire(blocking=False):
+        threads_behind().submit(call).add_done_callback(_leave_behind)
 
 
 def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
     threads().shutdown(wait=True)
+    threads_behind().shutdown(wait=True)
     client().close()
-    for made in (client, environment, threads):
+    for made in (client, environment, threads, threads_behind):
         made.cache_clear()
 
 
-def _log_failure(future: Future[Any]) -> None:
+_places_behind = BoundedSemaphore(BEHIND_WAITING)
+
+
+def _leave_behind(future: Future[Any]) -> None:
+    _places_behind.release()
     error = None if future.cancelled() else future.exception()
+    if error is not None:
+        _log(error)
+
+
+def _log(error: BaseException) -> None:
     if isinstance(error, errors.TriggerError):
-        logger.warning("Behind an answer: %s", error)
-    elif error is not None:
-        logger.error("Behind an answer", exc_info=error)
+        logger.warning("%s", error)
+    else:
+        logger.error("A question to Trigger.dev broke", exc_info=error)
 
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:

@@ -6,6 +6,8 @@ schema of a view's error bodies; `recoup.errors` makes them.
 
 from typing import Any, ClassVar
 
+from django.http import StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.utils import timezone
 from rest_framework.exceptions import NotFound
 from rest_framework.generics import GenericAPIView
@@ -18,7 +20,13 @@ from tasks import openapi, runs, upstream
 from tasks.enrichment import enrich
 from tasks.filters import TaskFilter, TaskFilterBackend, run_query
 from tasks.models import Task
+from tasks.runs import Snapshot
 from tasks.serializers import TaskSerializer, in_milliseconds
+
+
+def without_body() -> HttpResponseBase:
+    """What a HEAD gets: no length, since nobody was asked how long the answer to a GET would be."""
+    return StreamingHttpResponse((), content_type="application/json")
 
 
 class TasksView(GenericAPIView[Task]):
@@ -27,10 +35,10 @@ class TasksView(GenericAPIView[Task]):
     filterset_class = TaskFilter
 
     @openapi.list_tasks
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         tasks = self.filter_queryset(self.get_queryset())
         if request.method == "HEAD":
-            return Response()
+            return without_body()
         enriched = enrich(tasks, now=timezone.now(), deadline=upstream.deadline_from_now())
         return Response({"status": "success", "tasks": TaskSerializer(enriched, many=True).data})
 
@@ -40,27 +48,31 @@ class TaskRunsView(APIView):
     error_shapes: ClassVar = {("GET", 404): "TaskRunsErrorResponse"}
 
     @openapi.list_or_retrieve_runs
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponseBase:
         query = run_query(request)
         if query["account_id"]:
             self.check_object_permissions(request, query["account_id"])
         if request.method == "HEAD":
-            return Response()
-        return Response(self.one(request, query) if query["runId"] else self.listed(request, query))
+            return without_body()
+        snapshot = self.one(request, query) if query["runId"] else self.listed(request, query)
+        as_of = snapshot.as_of and in_milliseconds(snapshot.as_of)
+        return Response(
+            {"status": "success", "runs": snapshot.runs, "runs_status": snapshot.status, "runs_as_of": as_of}
+        )
 
-    def one(self, request: Request, query: dict[str, Any]) -> dict[str, Any]:
+    def one(self, request: Request, query: dict[str, Any]) -> Snapshot:
         try:
-            run = runs.retrieve(query["runId"], deadline=upstream.deadline_from_now())
-            return {
-                "status": "success",
-                "runs": [runs.as_seen_by(caller_of(request), run, account_id=query["account_id"])],
-            }
+            return runs.retrieve(
+                caller_of(request),
+                query["runId"],
+                account_id=query["account_id"],
+                now=timezone.now(),
+                deadline=upstream.deadline_from_now(),
+            )
         except runs.RunNotFound:
             raise NotFound("Task run not found") from None
 
-    def listed(self, request: Request, query: dict[str, Any]) -> dict[str, Any]:
+    def listed(self, request: Request, query: dict[str, Any]) -> Snapshot:
         account_id = query["account_id"] or caller_of(request).pk
         now, deadline = timezone.now(), upstream.deadline_from_now()
-        snapshot = runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline)
-        as_of = snapshot.as_of and in_milliseconds(snapshot.as_of)
-        return {"status": "success", "runs": snapshot.runs, "runs_status": snapshot.status, "runs_as_of": as_of}
+        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline)

@@ -1,6 +1,6 @@
 """Time zones: any IANA name is accepted, and Trigger.dev is told the one that it knows with the same clock.
 
-Trigger.dev knows the 419 names of its ICU (FACTS 7, recorded in tests/recordings/timezones.json), which are older than
+Trigger.dev knows the 419 names of its ICU (recorded: timezones), which are older than
 today's: `Asia/Calcutta` and not `Asia/Kolkata`.
 """
 

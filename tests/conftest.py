@@ -9,8 +9,9 @@ from django.core.cache import cache
 from pytest_django import Settings
 
 from tasks import upstream
+from tasks.trigger.standin.messages import Reply, Request
 from tasks.trigger.standin.state import State
-from tasks.trigger.standin.wire import Reply, Request, Standin, failed
+from tasks.trigger.standin.wire import Standin, failed
 from tests.cast import Cast, make_cast, make_key
 from tests.client import ContractClient, with_key
 

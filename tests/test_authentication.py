@@ -102,6 +102,18 @@ def test_a_database_that_is_down_is_a_500_and_no_401(cast: Cast) -> None:
     assert "hunter2" not in response.content.decode()
 
 
+def test_the_use_of_a_key_is_written_after_the_answer(cast: Cast) -> None:
+    client, order = with_key(make_key(cast.alice)), []
+
+    def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        order.append(sql.split()[0])
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(watch):
+        client.get("/api/tasks")
+    assert order.index("UPDATE") > max(index for index, word in enumerate(order) if word == "SELECT")
+
+
 def test_demo_keys_work_beside_a_local_trigger_only(cast: Cast, settings: Settings) -> None:
     key = keys.demo("alice")
     ApiKey.objects.create(account=cast.alice, name="Demo", digest=keys.digest(key, secret=settings.API_KEY_SECRET))

@@ -35,7 +35,7 @@ def test_every_row_of_the_oracle_agrees_but_those_listed_by_name() -> None:
     assert len(KNOWN_MISSES) <= 5
 
 
-# FACTS 8: what the real server was recorded to take, and not to take.
+# What the real server was recorded to take, and not to take.
 # fmt: off
 ACCEPTED = [
     "* * * * *", "*/15 9-17 * * 1-5", "5/15 * * * *", "0,30 9 * * *", "0 9 * * MON-FRI", "0 9 * * mon,wed",

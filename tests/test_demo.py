@@ -130,6 +130,21 @@ def test_its_people_read_their_tasks_and_runs(demo: Demo) -> None:
     assert (status, body["status"]) == (400, "error")
     status, body = demo.get("/api/tasks?id=" + "x" * 100_000, key)
     assert (status, body["status"]) == (414, "error")
+    status, body = demo.get("/api/tasks/runs", "x" * 100_000)
+    assert (status, set(body)) == (401, {"status", "error"})
+
+
+def test_a_malformed_header_is_neither_logged_nor_repeated(demo: Demo) -> None:
+    with socket.create_connection(("127.0.0.1", demo.port)) as connection:
+        connection.sendall(
+            b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization Bearer recoup_sk_secret\r\n\r\n"
+        )
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/json" in answer
+    demo.process.terminate()
+    assert demo.process.stdout
+    assert b"recoup_sk_secret" not in answer + demo.process.stdout.read().encode()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])

@@ -17,6 +17,7 @@ from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 
 SCHEDULE = "sched_of_the_weekly_report"
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def tasks_of(api: ContractClient, query: str = "") -> list[dict[str, Any]]:
@@ -208,9 +209,7 @@ def test_a_paused_a_refused_and_an_impossible_task_have_no_next_time(
 def test_upcoming_is_what_the_newest_run_was_told_without_what_has_passed(
     alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:
-    make_task(
-        cast.alice, cast.artist, trigger_schedule_id=SCHEDULE, schedule_changed_at=datetime(2026, 1, 1, tzinfo=UTC)
-    )
+    make_task(cast.alice, cast.artist, trigger_schedule_id=SCHEDULE, schedule_changed_at=NEW_YEAR)
     told = payload(
         timestamp="2026-11-22T09:00:00.000Z", upcoming=["2026-11-22T11:00:00.000Z", "2026-11-23T09:30:00.000Z"]
     )
@@ -231,7 +230,7 @@ def test_upcoming_is_what_the_newest_run_was_told_without_what_has_passed(
 def test_a_task_that_was_edited_never_shows_a_time_of_its_old_schedule(
     alice_api: ContractClient, cast: Cast, trigger: Standin, fields: dict[str, Any]
 ) -> None:
-    edited = {"schedule_changed_at": datetime(2026, 1, 1, tzinfo=UTC), **fields}
+    edited = {"schedule_changed_at": NEW_YEAR, **fields}
     make_task(cast.alice, cast.artist, trigger_schedule_id=SCHEDULE, **edited)
     add_scheduled_run(
         trigger, payload=payload(timestamp="2026-11-22T09:00:00.000Z", upcoming=["2026-11-22T13:37:00.000Z"])
@@ -241,13 +240,47 @@ def test_a_task_that_was_edited_never_shows_a_time_of_its_old_schedule(
     assert "2026-11-22T13:37:00.000Z" not in tasks_of(alice_api)[0]["upcoming"]
 
 
-def test_the_payload_of_a_run_is_fetched_once(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
-    make_task(cast.alice, cast.artist, trigger_schedule_id=SCHEDULE)
-    add_scheduled_run(trigger, payload=payload(timestamp="2026-11-22T09:00:00.000Z", upcoming=[]))
+PAYLOADS = {
+    "a fire": payload(timestamp="2026-11-22T09:00:00.000Z", upcoming=[]),
+    "of no schedule": {"prompt": "hello"},
+    "without a zone": payload(timestamp="2026-11-22T09:00:00", upcoming=["2026-11-22T10:00:00"]),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_the_payload_of_a_run_is_fetched_once_whatever_it_holds(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, name: str
+) -> None:
+    make_task(cast.alice, cast.artist, trigger_schedule_id=SCHEDULE, schedule_changed_at=NEW_YEAR)
+    add_scheduled_run(trigger, payload=PAYLOADS[name])
     for _ in range(3):
         tasks_of(alice_api)
         upstream.finish()
     assert trigger.asked["GET /api/v3/runs/{id}"] == 1
+
+
+def test_a_payload_that_does_not_come_is_not_asked_for_by_every_request(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    make_task(cast.alice, cast.artist, trigger_schedule_id=SCHEDULE)
+    add_scheduled_run(trigger)
+    trigger.faults.add(Fault("hang", path="/api/v3/*"))
+    for _ in range(5):
+        assert tasks_of(alice_api)[0]["runs_status"] == "fresh"
+    upstream.finish()
+    assert trigger.asked["GET /api/v3/runs/{id}"] == 1
+
+
+def test_a_disagreement_between_trigger_and_what_is_computed_is_logged(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id=SCHEDULE, schedule_changed_at=NEW_YEAR)
+    told = payload(timestamp="2026-11-22T09:00:00.000Z", upcoming=["2026-11-22T13:37:00.000Z"])
+    add_scheduled_run(trigger, payload=told)
+    tasks_of(alice_api)
+    upstream.finish()
+    assert f"Task {task.pk}: Trigger.dev says it fires at other times" in caplog.text
 
 
 # --- What it costs ---------------------------------------------------------------------------------------------------

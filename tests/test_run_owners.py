@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.utils import timezone
 
-from tasks.runs import owners_of
+from tasks.run_owners import owners_of
 from tasks.trigger.types import Run
 from tests.cast import Cast, make_task
 

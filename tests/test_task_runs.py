@@ -172,13 +172,35 @@ def test_a_wrong_trigger_url_is_no_run_that_is_not_found(
     assert alice_api.get(f"{PATH}?runId=run_x").status_code == 500
 
 
-def test_with_trigger_down_the_last_known_run_is_shown(
+def test_with_trigger_down_the_last_known_run_is_shown_and_called_stale(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag)
-    before = runs_of(alice_api, f"?runId={run.id}")
+    before = alice_api.get(f"{PATH}?runId={run.id}").json()
+    assert before["runs_status"] == "fresh"
     trigger.faults.add(Fault("status", status=502))
-    assert runs_of(alice_api, f"?runId={run.id}") == before
+    assert alice_api.get(f"{PATH}?runId={run.id}").json() == {**before, "runs_status": "stale"}
+
+
+def test_with_trigger_down_a_foreign_run_is_still_like_an_unknown_one(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, alices_tag: str
+) -> None:
+    run = add_run(trigger, alices_tag)
+    runs_of(alice_api, f"?runId={run.id}")
+    trigger.faults.add(Fault("reset"))
+    charlie = with_key(make_key(cast.charlie))
+    foreign, unknown = (charlie.get(f"{PATH}?runId={run_id}") for run_id in (run.id, "run_unknown"))
+    assert (foreign.status_code, foreign.content) == (unknown.status_code, unknown.content)
+
+
+def test_a_deeply_nested_run_is_passed_on(alice_api: ContractClient, trigger: Standin, alices_tag: str) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    run = add_run(trigger, alices_tag, metadata=deep)
+    assert runs_of(alice_api, f"?runId={run.id}")[0]["metadata"] == deep
+    trigger.faults.add(Fault("reset"))
+    assert runs_of(alice_api, f"?runId={run.id}")[0]["metadata"] == deep
 
 
 def test_a_run_that_trigger_no_longer_knows_is_not_shown_from_memory(

@@ -6,6 +6,7 @@ The header `x-trigger-api-version` is not sent: without it, the status names are
 """
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,9 +14,9 @@ from urllib.parse import quote
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from tasks.trigger import errors
+from tasks.trigger.transport import BoundedAdapter, bounded_by
 from tasks.trigger.types import Run, RunPage
 
 CONNECT_TIMEOUT = 1.0
@@ -24,6 +25,8 @@ TRIES = 2
 PAUSE_BETWEEN_TRIES = 0.1
 CONNECTIONS = 64
 LONGEST_ANSWER = 32 * 1024 * 1024
+# Python's own encoder gives up at about twice as many.
+DEEPEST_ANSWER = 400
 DEFAULT_RETRY_AFTER = 10.0
 # Without a period the list ends seven days ago, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
@@ -31,22 +34,18 @@ RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
 
 
 class TriggerClient:
-    """One pooled session; may be used by many threads at once.
+    """One pool of connections; may be used by many threads at once.
 
     Every call takes a `deadline` in seconds of `time.monotonic()` and raises a `TriggerError`.
     """
 
     def __init__(self, base_url: str, secret_key: str) -> None:
         self._base_url = base_url.rstrip("/")
-        self._session = requests.Session()
-        self._session.trust_env = False
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=CONNECTIONS)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._adapter = BoundedAdapter(pool_connections=1, pool_maxsize=CONNECTIONS)
         self._headers = {"Authorization": f"Bearer {secret_key}", "Accept": "application/json"}
 
     def close(self) -> None:
-        self._session.close()
+        self._adapter.close()
 
     def list_runs(
         self, *, schedule_id: str | None = None, tag: str | None = None, limit: int, deadline: float
@@ -81,14 +80,18 @@ class TriggerClient:
         raise AssertionError("unreachable")
 
     def _send(self, prepared: requests.PreparedRequest, *, deadline: float) -> tuple[requests.Response, bytes]:
-        """The response and its whole body; redirects are not followed, they would carry the secret key along."""
+        """The response and its whole body.
+
+        Sent by the adapter itself: a session would follow redirects, or at least read them, and take proxies from the
+        environment.
+        """
         left = deadline - time.monotonic()
         if left <= 0:
             raise errors.TimedOut(f"{prepared.path_url} was not sent, the request's time was up")
         timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
         try:
-            with self._session.send(prepared, timeout=timeout, stream=True, allow_redirects=False) as response:
-                return response, read_body(response, deadline=deadline)
+            with bounded_by(deadline), self._adapter.send(prepared, timeout=timeout, stream=True) as response:
+                return response, read_body(response)
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
             raise errors.TimedOut(str(prepared.path_url)) from error
         except (requests.ConnectionError, urllib3.exceptions.ProtocolError) as error:
@@ -97,13 +100,10 @@ class TriggerClient:
             raise errors.BrokenAnswer(type(error).__name__) from error
 
 
-def read_body(response: requests.Response, *, deadline: float) -> bytes:
-    """The body, unless it is too long or trickles in past the deadline; a socket's timeout only sees silence."""
+def read_body(response: requests.Response) -> bytes:
     body = bytearray()
     while chunk := response.raw.read1(64 * 1024, decode_content=True):
         body += chunk
-        if time.monotonic() > deadline:
-            raise errors.TimedOut("the answer came too slowly")
         if len(body) > LONGEST_ANSWER:
             raise errors.BrokenAnswer(f"the answer is longer than {LONGEST_ANSWER} bytes")
     return bytes(body)
@@ -130,19 +130,40 @@ def read_answer(response: requests.Response, body: bytes) -> Any:
 
 
 def seconds_until_reset(response: requests.Response) -> float:
-    """From `x-ratelimit-reset`, epoch milliseconds (FACTS 9); there is never a Retry-After."""
+    """From `x-ratelimit-reset`, epoch milliseconds (recorded: ratelimit_default_429); there is never a Retry-After."""
     try:
-        reset = float(response.headers["x-ratelimit-reset"]) / 1000
+        left = float(response.headers["x-ratelimit-reset"]) / 1000 - time.time()
     except (KeyError, ValueError):
         return DEFAULT_RETRY_AFTER
-    return min(max(reset - time.time(), 0.0), 60.0)
+    return min(max(left, 0.0), 60.0) if math.isfinite(left) else DEFAULT_RETRY_AFTER
 
 
 def parsed(body: bytes) -> Any:
+    """The JSON of a body in which every number is one; None for what is no JSON, or deeper than anyone can send on."""
     try:
-        return json.loads(body, parse_constant=lambda _: None)
+        found = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
     except (ValueError, RecursionError):
         return None
+    return None if is_too_deep(found) else found
+
+
+def finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST_ANSWER):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def content_type(response: requests.Response) -> str:
@@ -167,7 +188,6 @@ def as_run(body: Any) -> Run:
     if not isinstance(body.get("relatedRuns") or {}, dict):
         raise errors.BrokenAnswer("a run whose relatedRuns are not an object")
     for related in (body.get("relatedRuns") or {}).values():
-        for item in related if isinstance(related, list) else [related]:
-            if item is not None:
-                as_run(item)
+        for item in related if isinstance(related, list) else [related] if related is not None else []:
+            as_run(item)
     return cast(Run, body)

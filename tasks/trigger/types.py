@@ -3,11 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
-# FACTS 3: `isCompleted` is false for EXPIRED and TIMED_OUT, so it does not tell.
-FINAL_STATUSES = frozenset(
-    ("COMPLETED", "CANCELED", "FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT")
-)
-
 
 class RunSchedule(TypedDict):
     id: str

@@ -117,6 +117,8 @@ NOT_WHAT_WAS_ASKED = {
     "tags no list": (200, run_with({"tags": "a"}), errors.BrokenAnswer),
     "relatives no object": (200, run_with({"relatedRuns": [1]}), errors.BrokenAnswer),
     "a relative no run": (200, run_with({"relatedRuns": {"children": [{}]}}), errors.BrokenAnswer),
+    "a child that is null": (200, run_with({"relatedRuns": {"children": [None]}}), errors.BrokenAnswer),
+    "too deep": (200, '{"data": ' + "[" * 450 + "]" * 450 + "}", errors.BrokenAnswer),
     "418": (418, '{"error": "teapot"}', errors.BrokenAnswer),
 }
 
@@ -159,6 +161,23 @@ def test_nothing_is_sent_when_the_time_is_up(client: TriggerClient, wire: respon
     with pytest.raises(errors.TimedOut):
         client.retrieve_run("run_x", deadline=time.monotonic() - 1)
     assert len(wire.calls) == 0
+
+
+def test_a_number_that_is_none_in_json_becomes_null(client: TriggerClient, wire: responses.RequestsMock) -> None:
+    wire.get(
+        f"{URL}/api/v3/runs/run_x", body=run_with({"metadata": 1}).replace('"metadata": 1', '"metadata": [1e999, NaN]')
+    )
+    assert client.retrieve_run("run_x", deadline=soon())["metadata"] == [None, None]  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize("reset", ["nan", "inf", "soon", "", "-1e999"])
+def test_a_429_with_a_broken_reset_still_says_how_long_to_wait(
+    client: TriggerClient, wire: responses.RequestsMock, reset: str
+) -> None:
+    wire.get(f"{URL}/api/v3/runs/run_x", status=429, json={"error": "x"}, headers={"x-ratelimit-reset": reset})
+    with pytest.raises(errors.TooManyRequests) as caught:
+        client.retrieve_run("run_x", deadline=soon())
+    assert caught.value.retry_after == 10
 
 
 def test_an_id_is_escaped_into_the_path(client: TriggerClient, wire: responses.RequestsMock) -> None:

@@ -1,20 +1,22 @@
 """The stand-in is as faithful as the recordings can tell."""
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tasks.trigger.standin.messages import Reply, Request
 from tasks.trigger.standin.shapes import API_VERSION, FLAGS, STATUSES
 from tasks.trigger.standin.state import StandinRun, State
-from tasks.trigger.standin.wire import Reply, Request, Standin
+from tasks.trigger.standin.wire import Standin
 from tests import recordings
 
 NOW = datetime(2026, 11, 21, 22, 40, tzinfo=UTC)
 KEY = "tr_prod_EXAMPLE"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-# FACTS 10: without these the official SDK refuses the answer.
+# Without these the official SDK refuses the answer.
 SDK_KEYS = {"id", "status", "taskIdentifier", "isTest", "createdAt", "updatedAt", "tags", *FLAGS}
 SDK_KEYS |= {"costInCents", "baseCostInCents", "durationMs"}
 
@@ -33,8 +35,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def standin(clock: Clock) -> Standin:
-    return Standin(State(clock=clock), {KEY: {"id": "cmenvprod0000000000000001", "name": "prod"}})
+def standin(clock: Clock) -> Iterator[Standin]:
+    standin = Standin(State(clock=clock), {KEY: {"id": "cmenvprod0000000000000001", "name": "prod"}})
+    yield standin
+    standin.state.close()
 
 
 def ask(standin: Standin, target: str, *, method: str = "GET", body: Any = None, **headers: str) -> Reply:
@@ -152,7 +156,7 @@ def test_every_status_has_what_the_sdk_insists_on(standin: Standin, stored: str,
     assert shown["status"] == item["status"] == expected
 
 
-# --- What FACTS.md says of lists -------------------------------------------------------------------------------------
+# --- Lists ----------------------------------------------------------------------------------
 
 
 def ids(standin: Standin, query: str) -> list[str]:

@@ -1,5 +1,7 @@
 """The stand-in over real HTTP, with the real client: what a client sees of each fault."""
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -95,24 +97,31 @@ def test_a_fault_it_does_not_know_is_refused_with_the_reason(server: StandinServ
     assert (response.status_code, "error" in response.json()) == (400, True)
 
 
-def test_an_answer_that_trickles_in_ends_at_the_deadline() -> None:
-    import socket
-    import threading
+TRICKLES = {
+    "a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"x"),
+    "a status line": (b"", b"H"),
+    "a redirect's body": (b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Length: 100000\r\n\r\n", b" "),
+}
 
+
+@pytest.mark.parametrize("what", TRICKLES)
+def test_an_answer_that_trickles_in_ends_at_the_deadline(what: str) -> None:
+    head, piece = TRICKLES[what]
     listener = socket.create_server(("127.0.0.1", 0))
 
     def trickle() -> None:
         connection, _ = listener.accept()
         with connection:
             connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
             try:
-                while True:
-                    connection.sendall(b" ")
-                    time.sleep(0.02)
+                connection.sendall(head)
+                while not over.wait(0.02):
+                    connection.sendall(piece)
             except OSError:
                 return
 
+    over = threading.Event()
     thread = threading.Thread(target=trickle)
     thread.start()
     client = TriggerClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "tr_prod_x")
@@ -120,6 +129,7 @@ def test_an_answer_that_trickles_in_ends_at_the_deadline() -> None:
     with pytest.raises(errors.TimedOut):
         retrieve(client, "run_x", within=0.3)
     assert time.monotonic() - started < 3
+    over.set()
     client.close()
     thread.join()
     listener.close()

@@ -16,9 +16,11 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from accounts import keys
-from tasks.management.commands.seed_demo import RUN_IDS, id_of
+from tasks.demo_data import RUN_IDS, id_of
+from tasks.management.commands.seed_demo import refuse_real_trigger
 
 HOST = "127.0.0.1"
+STANDIN_PORT = 3040
 START_WITHIN = 60.0
 STOP_WITHIN = 10.0
 POLL = 0.1
@@ -53,6 +55,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         refuse_used_port(settings.PORT)
+        refuse_real_trigger()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, stop)
         children: list[subprocess.Popen[str]] = []
@@ -67,7 +70,8 @@ class Command(BaseCommand):
             end(children)
 
     def run_children(self, children: list[subprocess.Popen[str]]) -> None:
-        standin = start(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", "0"], {})
+        port = str(STANDIN_PORT if is_free(STANDIN_PORT) else 0)
+        standin = start(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", port], {})
         url = read_line(standin)
         environment = {"TRIGGER_API_URL": url, "HOST": HOST, "PORT": str(settings.PORT), "LOG_LEVEL": "WARNING"}
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
@@ -86,13 +90,19 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
     raise Stopped
 
 
-def refuse_used_port(port: int) -> None:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError:
-            raise CommandError(f"Port {port} is in use: PORT={port + 1} make demo") from None
+            return False
+        return True
+
+
+def refuse_used_port(port: int) -> None:
+    if not is_free(port):
+        raise CommandError(f"Port {port} is in use: PORT={port % 65535 + 1} make demo")
 
 
 def start(

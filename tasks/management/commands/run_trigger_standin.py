@@ -1,9 +1,7 @@
 """Starts the stand-in for Trigger.dev on this machine. For development: it runs no task."""
 
-import os
 import signal
 import sys
-import threading
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
+from tasks import lifeline
 from tasks.trigger.standin.server import StandinServer
 from tasks.trigger.standin.state import State
 from tasks.trigger.standin.wire import Standin
@@ -34,7 +33,7 @@ class Command(BaseCommand):
         except OSError as error:
             sys.exit(f"Port {options['port']} cannot be used: {error.strerror}. Choose another one with --port.")
         if settings.STOP_WITH_PARENT:
-            threading.Thread(target=stop_with_parent, daemon=True).start()
+            lifeline.end_with_parent()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self.stdout.write(server.url)
         self.stdout.flush()
@@ -45,8 +44,3 @@ class Command(BaseCommand):
         finally:
             server.server_close()
             state.close()
-
-
-def stop_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -13,8 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tasks.trigger.standin.faults import Fault
+from tasks.trigger.standin.messages import Reply, Request, encoded, error, ok
 from tasks.trigger.standin.state import StandinRun
-from tasks.trigger.standin.wire import Reply, Request, Standin, encoded, error, failed, ok
+from tasks.trigger.standin.wire import Standin, failed
 
 HOST = "127.0.0.1"
 

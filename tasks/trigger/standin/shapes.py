@@ -1,4 +1,4 @@
-"""A run as Trigger.dev writes it: statuses, flags, keys and their order (FACTS 2 to 4)."""
+"""A run as Trigger.dev writes it: statuses, flags, keys and their order."""
 
 import hashlib
 from collections.abc import Mapping

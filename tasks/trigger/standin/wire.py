@@ -7,52 +7,29 @@ import json
 import math
 import re
 import threading
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 from tasks.trigger.standin import shapes
 from tasks.trigger.standin.faults import Fault, Faults
+from tasks.trigger.standin.listing import matches, paged, split, window, wrong_page_size, wrong_status
+from tasks.trigger.standin.messages import (
+    JSON,
+    PROBLEM,
+    Reply,
+    Request,
+    encoded,
+    error,
+    ok,
+    problem,
+    query_error,
+    too_many,
+)
 from tasks.trigger.standin.state import StandinRun, State
 
-DEFAULT_WINDOW = 7 * 24 * 3600.0
-PERIOD_UNITS = {"": 0.001, "ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31557600}
-JSON = "application/json; charset=utf-8"
-PROBLEM = "application/problem+json; charset=utf-8"
-MDN = "https://developer.mozilla.org/en-US/docs/Web/HTTP/Status/"
 PAGE = "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'/><title>404</title></head><body>{}</body></html>"
-
-
-@dataclass(frozen=True)
-class Request:
-    method: str
-    target: str
-    headers: Mapping[str, str]
-    body: bytes = b""
-
-    @property
-    def path(self) -> str:
-        return urlsplit(self.target).path
-
-    @property
-    def query(self) -> dict[str, str]:
-        """Of a repeated parameter the last one wins."""
-        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
-
-    def header(self, name: str) -> str | None:
-        return next((value for key, value in self.headers.items() if key.lower() == name), None)
-
-
-@dataclass(frozen=True)
-class Reply:
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,7 +77,7 @@ class Standin:
         return Reply(404, PAGE.format("Page not found").encode(), "text/html; charset=utf-8")
 
     def take_token(self, key: str) -> tuple[Reply | None, dict[str, str]]:
-        """A bucket for each key: `rate_limit` at most, a third of it back every ten seconds (FACTS 9)."""
+        """A bucket for each key: `rate_limit` at most, a third of it back every ten seconds."""
         if not self.rate_limit:
             return None, {}
         with self._lock:
@@ -148,7 +125,7 @@ def retrieve_run(standin: Standin, request: Request, environment: Mapping[str, s
 
 
 def trigger_run(standin: Standin, request: Request, environment: Mapping[str, str], task: str) -> Reply:
-    """Any task identifier is accepted; the same idempotency key gives the same run (FACTS 9a)."""
+    """Any task identifier is accepted; the same idempotency key gives the same run."""
     try:
         body = json.loads(request.body)
     except ValueError:
@@ -184,146 +161,8 @@ ROUTES: tuple[tuple[str, str, Operation], ...] = (
 )
 
 
-# --- The parts of a list ---------------------------------------------------------------------------------------------
-
-
-def split(value: str | None) -> list[str]:
-    """A comma list. An empty value is no filter at all, and one of empty parts finds nothing (FACTS 2)."""
-    return value.split(",") if value else []
-
-
-def matches(run: StandinRun, query: Mapping[str, str], *, now: float) -> bool:
-    tasks, statuses = split(query.get("filter[taskIdentifier]")), split(query.get("filter[status]"))
-    if tasks and run.task not in tasks:
-        return False
-    if query.get("filter[isTest]") in ("true", "false") and run.is_test != (query["filter[isTest]"] == "true"):
-        return False
-    stored = shapes.stored_status(run, now=now)
-    return not statuses or any(stored in shapes.STORED_BY_FILTER[status] for status in statuses)
-
-
-def window(query: Mapping[str, str], *, now: float) -> tuple[float, float]:
-    """(since, until) in epoch seconds. Without any of the three filters the last seven days."""
-    start, end = query.get("filter[createdAt][from]"), query.get("filter[createdAt][to]")
-    period = query.get("filter[createdAt][period]")
-    if not (start or end or period):
-        return now - DEFAULT_WINDOW, math.inf
-    match = re.fullmatch(r"(\d+)([a-z]*)", period or "")
-    since = now - int(match[1]) * PERIOD_UNITS[match[2]] if match and match[2] in PERIOD_UNITS else 0.0
-    return max(since, instant(start) if start else 0.0), instant(end) if end else math.inf
-
-
-def instant(text: str) -> float:
-    return int(text) / 1000 if text.isdigit() else datetime.fromisoformat(text).timestamp()
-
-
-def paged(runs: list[StandinRun], query: Mapping[str, str], *, size: int) -> tuple[list[StandinRun], dict[str, str]]:
-    """One page and its cursors. `page[before]` wins over `page[after]`, and gives its page in ascending order."""
-    before, after = query.get("page[before]"), query.get("page[after]")
-    if before:
-        newer = [run for run in runs if position(run) > decoded(before)][-size:]
-        return newer[::-1], cursors(runs, newer)
-    if after:
-        runs_after = [run for run in runs if position(run) < decoded(after)][:size]
-        return runs_after, cursors(runs, runs_after)
-    return runs[:size], cursors(runs, runs[:size])
-
-
-def cursors(runs: list[StandinRun], page: list[StandinRun]) -> dict[str, str]:
-    """Newest first; a direction in which there is nothing has no key."""
-    found: dict[str, str] = {}
-    if page and page[-1] is not runs[-1]:
-        found["next"] = cursor(page[-1])
-    if page and page[0] is not runs[0]:
-        found["previous"] = cursor(page[0])
-    return found
-
-
-def position(run: StandinRun) -> tuple[int, str]:
-    return round(run.created * 1000), run.id.removeprefix("run_")
-
-
-def cursor(run: StandinRun) -> str:
-    created, internal_id = position(run)
-    return (
-        urlsafe_b64encode(json.dumps({"c": created, "r": internal_id}, separators=(",", ":")).encode())
-        .decode()
-        .rstrip("=")
-    )
-
-
-def decoded(text: str) -> tuple[int, str]:
-    """Garbage is not rejected: it is compared like a run id, so that some page or other comes back."""
-    try:
-        value = json.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return int(value["c"]), str(value["r"])
-    except (ValueError, KeyError, TypeError):
-        return 0, text
-
-
-def wrong_page_size(size: str) -> Reply | None:
-    path = ["page[size]"]
-    if not re.fullmatch(r"-?\d+", size):
-        message = "Expected number, received nan"
-        return query_error(code="invalid_type", expected="number", received="nan", path=path, message=message)
-    number = {"type": "number", "exact": False, "path": path}
-    if int(size) < 1:
-        below = {"code": "too_small", "minimum": 0, "inclusive": False, "message": "Number must be greater than 0"}
-        least = {"code": "too_small", "minimum": 1, "inclusive": True}
-        least["message"] = "Number must be greater than or equal to 1"
-        return query_errors([{**below, **number}, {**least, **number}])
-    if int(size) > 100:
-        message = "Number must be less than or equal to 100"
-        return query_error(code="too_big", maximum=100, inclusive=True, message=message, **number)
-    return None
-
-
-def wrong_status(statuses: str | None) -> Reply | None:
-    unknown = [status for status in split(statuses) if status not in shapes.STORED_BY_FILTER]
-    if not unknown:
-        return None
-    message = f"Invalid status values: {', '.join(unknown)}"
-    return query_error(code="custom", message=message, path=["filter[status]"])
-
-
-# --- Replies ---------------------------------------------------------------------------------------------------------
-
-
 def is_versioned(request: Request) -> bool:
     return request.header("x-trigger-api-version") == shapes.API_VERSION
-
-
-def encoded(body: Any) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
-
-
-def ok(body: Any) -> Reply:
-    return Reply(200, encoded(body))
-
-
-def error(status: int, message: str) -> Reply:
-    return Reply(status, encoded({"error": message}))
-
-
-def query_error(**issue: Any) -> Reply:
-    return query_errors([issue])
-
-
-def query_errors(issues: list[dict[str, Any]]) -> Reply:
-    return Reply(400, encoded({"error": "Query Error", "details": issues}))
-
-
-def problem(status: int, title: str, detail: str, **more: Any) -> Reply:
-    body = {"title": title, "status": status, "type": f"{MDN}{status}", "detail": detail, **more, "error": detail}
-    return Reply(status, encoded(body), PROBLEM)
-
-
-def too_many(limit: int, reset: int, *, seconds: float) -> Reply:
-    """`reset` in epoch milliseconds; there is never a Retry-After."""
-    detail = f"Rate limit exceeded 0/{limit} requests remaining. Retry in {seconds:.3f} seconds."
-    return problem(
-        429, "Rate Limit Exceeded", detail, reset=reset, limit=limit, remaining=-1, secondsUntilReset=round(seconds, 3)
-    )
 
 
 def failed(standin: Standin, fault: Fault) -> Reply:
