@@ -4,12 +4,32 @@ from http import HTTPStatus
 from typing import Any
 
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiResponse, extend_schema_field
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 
-from recoup.errors import shape_of
+from accounts.authentication import NOT_EXACTLY_ONE
+from accounts.permissions import MayActForAccount
+from recoup.errors import RETRY_AFTER, SHAPES, TRIGGER_DOWN, shape_of
+from tasks.run_owners import RUN_NOT_FOUND
 
 COMMON_ERRORS = (400, 401, 403, 500)
+# status: (what it means, a message that the API gives)
+EXPLAINED = {
+    400: (
+        "A parameter is unknown, given twice, empty or of the wrong type; the message names it.",
+        "limit must be a whole number from 1 to 100, not '0'.",
+    ),
+    401: ("Not exactly one credential, or one that is unknown, expired or revoked.", NOT_EXACTLY_ONE),
+    403: (
+        "`account_id` names an account that the caller may not act for, or that does not exist.",
+        MayActForAccount.message,
+    ),
+    404: ("No such run, or none that the caller may see: the two cannot be told apart.", RUN_NOT_FOUND),
+    500: (
+        "Our fault; or Trigger.dev is away and nothing earlier is known: `Retry-After` says when to try again.",
+        TRIGGER_DOWN.format(RETRY_AFTER),
+    ),
+}
 
 
 class ErrorSerializer(serializers.Serializer[Any]):
@@ -46,8 +66,10 @@ class ContractSchema(AutoSchema):
         return {**super()._get_response_bodies(direction), **errors}
 
     def error_response(self, status: int) -> OpenApiResponse:
-        serializer = SHAPE_SERIALIZERS[shape_of(self.view, self.method, status)]
-        return OpenApiResponse(serializer, description=HTTPStatus(status).phrase)
+        shape = shape_of(self.view, self.method, status)
+        meaning, message = EXPLAINED[status]
+        example = OpenApiExample(HTTPStatus(status).phrase, SHAPES[shape](status, message), status_codes=[str(status)])
+        return OpenApiResponse(SHAPE_SERIALIZERS[shape], description=meaning, examples=[example])
 
 
 def drop_optional_slash(endpoints: list[tuple[str, str, str, Any]], **kwargs: Any) -> list[tuple[str, str, str, Any]]:

@@ -87,24 +87,54 @@ CACHES = {
 
 # --- Django ----------------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
+    "django.contrib.admin",
     "django.contrib.contenttypes",
     "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
     "corsheaders",
     "rest_framework",
     "django_filters",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "accounts",
     "tasks",
 ]
 MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 ROOT_URLCONF = "recoup.urls"
 WSGI_APPLICATION = "recoup.wsgi.application"
+AUTHENTICATION_BACKENDS = ["accounts.staff.StaffBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "static/"
+# Static files are served from where they are installed, so that no step has to collect them.
+WHITENOISE_USE_FINDERS = True
 APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -134,10 +164,18 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Recoup Tasks",
-    "DESCRIPTION": "Scheduled tasks of the Recoup platform, and their runs at Trigger.dev.",
+    "DESCRIPTION": (
+        "Scheduled tasks of the Recoup platform, and their runs at Trigger.dev.\n\n"
+        "Send exactly one credential: an API key as `x-api-key`, or an API key or a token of your provider as "
+        "`Authorization: Bearer`. An account sees its own things, nobody else's, and those of accounts it shares an "
+        "organization with when it names them. An unknown parameter is an error and not ignored. Dates are UTC."
+    ),
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"persistAuthorization": False, "tryItOutEnabled": True, "validatorUrl": None},
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],
     "COMPONENT_SPLIT_PATCH": False,

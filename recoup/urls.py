@@ -1,11 +1,14 @@
-"""The whole public API."""
+"""The whole public API, and the admin site."""
 
-from django.urls import include, path
-from drf_spectacular.views import SpectacularJSONAPIView
+from django.contrib import admin
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 urlpatterns = [
     path("api/", include("tasks.urls")),
-    path("api/schema/", SpectacularJSONAPIView.as_view(), name="schema"),
+    re_path(r"^api/schema/?$", SpectacularJSONAPIView.as_view(), name="schema"),
+    re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(), name="docs"),
+    path("admin/", admin.site.urls),
 ]
 
 handler400 = "recoup.errors.bad_request"

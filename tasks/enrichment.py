@@ -61,14 +61,11 @@ def enriched(task: Task, snapshot: Snapshot, fire: Fire | None, *, now: datetime
 
 
 def upcoming(task: Task, fire: Fire | None, *, now: datetime) -> list[datetime]:
-    """The next times of the task: as its newest run was told them, where that still holds, else computed.
-
-    A paused task, and one that Trigger.dev refused, has none.
-    """
-    if not task.is_enabled or task.sync_status == SyncStatus.REFUSED:
-        return []
-    told = [moment for moment in fire.upcoming if moment > now] if fire and still_counts(fire, task) else []
-    return told or computed(task, after=now)
+    """The next times of the task: as its newest run was told them, where that still holds, else computed."""
+    computed = next_times(task, now=now)
+    if not computed or not fire or not still_counts(fire, task):
+        return computed
+    return [moment for moment in fire.upcoming if moment > now] or computed
 
 
 def still_counts(fire: Fire, task: Task) -> bool:
@@ -78,9 +75,12 @@ def still_counts(fire: Fire, task: Task) -> bool:
     )
 
 
-def computed(task: Task, *, after: datetime) -> list[datetime]:
+def next_times(task: Task, *, now: datetime) -> list[datetime]:
+    """Computed, ten of them. A paused task, and one that Trigger.dev refused, has none."""
+    if not task.is_enabled or task.sync_status == SyncStatus.REFUSED:
+        return []
     try:
-        return list(cron.upcoming(task.schedule, task.timezone, now=after))
+        return list(cron.upcoming(task.schedule, task.timezone, now=now))
     except (cron.CronError, KeyError, ValueError) as error:
         logger.error("Task %s has a schedule that never fires: %s", task.id, error)
         return []
@@ -96,5 +96,5 @@ def learn_newest_fire(task: Task, snapshot: Snapshot, known: Fire | None) -> Non
 def compare_newest_fire(task: Task, run_id: str) -> None:
     deadline = time.monotonic() + settings.REQUEST_DEADLINE
     fire = runs.learn_fire(str(task.trigger_schedule_id), run_id, deadline=deadline)
-    if still_counts(fire, task) and list(fire.upcoming) != computed(task, after=fire.timestamp):
+    if still_counts(fire, task) and list(fire.upcoming) != next_times(task, now=fire.timestamp):
         logger.error("Task %s: Trigger.dev says it fires at other times than cron.py computes", task.id)

@@ -15,9 +15,9 @@ from accounts.models import Account, AccountEmail
 
 
 class SyncStatus(models.TextChoices):
-    IN_SYNC = "in_sync"
-    PENDING = "pending"
-    REFUSED = "refused"
+    IN_SYNC = "in_sync", "in sync"
+    PENDING = "pending", "pending"
+    REFUSED = "refused", "refused"
 
 
 class TaskQuerySet(models.QuerySet["Task"]):

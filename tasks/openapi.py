@@ -4,8 +4,9 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
+from tasks import examples
 from tasks.filters import DEFAULT_LIMIT, HIGHEST_LIMIT
 from tasks.serializers import CreateContentRunOutputSerializer, TaskRunListResponseSerializer, TasksResponseSerializer
 
@@ -101,13 +102,28 @@ list_tasks = extend_schema(
     operation_id="list_tasks",
     summary="The tasks of an account",
     description="The caller's own tasks, or those of an account that the caller may act for, newest first.",
-    responses={200: TasksResponseSerializer},
+    responses={
+        200: OpenApiResponse(
+            TasksResponseSerializer,
+            description="The tasks, newest first; none is an empty list.",
+            examples=[OpenApiExample("Tasks", examples.TASKS)],
+        )
+    },
 )
 list_or_retrieve_runs = extend_schema(
     operation_id="list_or_retrieve_runs",
     summary="The runs of an account, or one run",
     description="The newest runs of the caller or of another account; with `runId` that run alone, with its output.",
-    responses={200: TaskRunListResponseSerializer},
+    responses={
+        200: OpenApiResponse(
+            TaskRunListResponseSerializer,
+            description="The runs, newest first; with `runId` exactly one.",
+            examples=[
+                OpenApiExample("One run by runId", examples.FINISHED_RUN),
+                OpenApiExample("A list while Trigger.dev is away", examples.RUNS),
+            ],
+        )
+    },
     parameters=[
         OpenApiParameter("runId", OpenApiTypes.STR, description="Only this run."),
         OpenApiParameter(

@@ -17,6 +17,7 @@ from tasks.models import Task
 from tasks.trigger.types import Run
 
 ACCOUNT_TAG = "account:"
+RUN_NOT_FOUND = "Task run not found"
 
 
 def as_seen_by(caller: Account, run: Run, *, account_id: UUID | None) -> Run | None:

@@ -20,6 +20,7 @@ from tasks import openapi, runs, upstream
 from tasks.enrichment import enrich
 from tasks.filters import TaskFilter, TaskFilterBackend, run_query
 from tasks.models import Task
+from tasks.run_owners import RUN_NOT_FOUND
 from tasks.runs import Snapshot
 from tasks.serializers import TaskSerializer, in_milliseconds
 
@@ -70,7 +71,7 @@ class TaskRunsView(APIView):
                 deadline=upstream.deadline_from_now(),
             )
         except runs.RunNotFound:
-            raise NotFound("Task run not found") from None
+            raise NotFound(RUN_NOT_FOUND) from None
 
     def listed(self, request: Request, query: dict[str, Any]) -> Snapshot:
         account_id = query["account_id"] or caller_of(request).pk

@@ -25,6 +25,7 @@ def trigger(settings: Settings) -> Iterator[Standin]:
     """Trigger.dev, behind a mock of the wire; any other request over HTTP fails the test."""
     settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY = TRIGGER_URL, TRIGGER_KEY
     settings.TRIGGER_IS_LOCAL = True
+    settings.WHITENOISE_USE_FINDERS = False  # every client would look through all static files
     standin = Standin(State(), {TRIGGER_KEY: PROD})
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         for method in ("GET", "POST", "PUT", "DELETE"):

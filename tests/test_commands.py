@@ -6,10 +6,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from accounts.models import Account
+from accounts.models import Account, ApiKey, Identity
 from tasks.models import Task
 from tasks.trigger.standin.state import State
 from tasks.trigger.standin.wire import Standin
+from tests.cast import Cast
 from tests.client import with_key
 
 
@@ -60,3 +61,60 @@ def test_demo_data_is_refused_beside_a_real_trigger(settings: Settings) -> None:
     with pytest.raises(CommandError, match="keys are public"):
         call_command("seed_demo")
     assert Account.objects.count() == 0
+
+
+# --- Keys and identities ---------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> str:
+    output = StringIO()
+    call_command(*arguments, stdout=output, stderr=StringIO())
+    return output.getvalue().strip()
+
+
+@pytest.mark.parametrize("name", ["alice@example.com", "ALICE@EXAMPLE.COM", "{id}"])
+def test_an_operator_makes_a_key_for_an_account(cast: Cast, name: str) -> None:
+    key = run("create_api_key", name.format(id=cast.alice.pk))
+    assert with_key(key).get("/api/tasks").status_code == 200
+
+
+def test_a_key_as_json_with_an_end(cast: Cast) -> None:
+    made = json.loads(run("create_api_key", "alice@example.com", "--days", "3", "--name", "Agent", "--json"))
+    key = ApiKey.objects.get()
+    assert made == {"account_id": str(cast.alice.pk), "id": key.pk, "prefix": key.prefix, "key": made["key"]}
+    assert key.expires_at is not None
+    assert key.name == "Agent"
+
+
+def test_a_first_account_is_made_with_its_key(db: None) -> None:
+    key = run("create_api_key", "first@example.com", "--create", "First Label")
+    assert with_key(key).get("/api/tasks").status_code == 200
+    assert Account.objects.get().name == "First Label"
+    run("create_api_key", "first@example.com", "--create", "Not again")
+    assert Account.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["create_api_key", "nobody@example.com"], "no account with the id or the e-mail address"),
+        (["create_api_key", "no address", "--create", "X"], "no account"),
+        (["create_api_key", "alice@example.com", "--days", "0"], "--days must be 1 or more"),
+        (["link_identity", "nobody@example.com", "sub", "--issuer", "i"], "no account"),
+        (["link_identity", "alice@example.com", "sub"], "an --issuer is needed"),
+        (["link_identity", "alice@example.com", "", "--issuer", "i"], "must not be empty"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_made(cast: Cast, arguments: list[str], reason: str) -> None:
+    with pytest.raises(CommandError, match=reason):
+        run(*arguments)
+    assert (ApiKey.objects.count(), Identity.objects.count(), Account.objects.count()) == (0, 0, 5)
+
+
+def test_an_identity_is_linked_once(cast: Cast) -> None:
+    arguments = ("link_identity", "alice@example.com", "did:x", "--issuer", "https://i.example", "--json")
+    assert json.loads(run(*arguments))["made"] is True
+    assert json.loads(run(*arguments))["made"] is False
+    assert Identity.objects.get().account == cast.alice
+    with pytest.raises(CommandError, match="is Alice already"):
+        run("link_identity", "bob@example.com", "did:x", "--issuer", "https://i.example")

@@ -14,7 +14,8 @@ LAYERS = (
     ("accounts.models",),
     ("accounts.access", "accounts.tokens"),
     ("accounts.authentication", "accounts.permissions", "accounts.filters", "accounts.openapi"),
-    ("accounts.apps", "accounts.management*"),
+    ("accounts.admin", "accounts.apps", "accounts.lookup", "accounts.staff"),
+    ("accounts.management*",),
     (
         "tasks",
         "tasks.cron",
@@ -32,7 +33,8 @@ LAYERS = (
     ("tasks.runs",),
     ("tasks.enrichment",),
     ("tasks.serializers", "tasks.filters"),
-    ("tasks.demo_data", "tasks.openapi", "tasks.views", "tasks.urls", "tasks.apps", "tasks.management*"),
+    ("tasks.demo_data", "tasks.examples"),
+    ("tasks.admin", "tasks.openapi", "tasks.views", "tasks.urls", "tasks.apps", "tasks.management*"),
     ("recoup*",),
     ("tests*",),
 )

@@ -1,8 +1,10 @@
+import pytest
 import yaml
 from openapi_spec_validator import validate
 
+from tasks import examples
 from tests.contract.comparison import FOLDER, differences, ours, published
-from tests.contract.validation import generated
+from tests.contract.validation import generated, validator
 
 
 def test_our_schema_differs_from_the_published_one_in_the_listed_additions_only() -> None:
@@ -15,6 +17,23 @@ def test_our_schema_differs_from_the_published_one_in_the_listed_additions_only(
 
 def test_our_schema_is_valid_openapi() -> None:
     validate(generated())
+
+
+@pytest.mark.parametrize("name", ["TASKS", "RUNS", "FINISHED_RUN"])
+def test_the_examples_of_the_docs_are_as_the_schema_says(name: str) -> None:
+    component = "TasksResponse" if name == "TASKS" else "TaskRunListResponse"
+    validator(component).validate(getattr(examples, name))
+
+
+def test_every_error_of_every_operation_is_explained_with_an_example() -> None:
+    for path, methods in generated()["paths"].items():
+        for method, operation in methods.items():
+            for status, answer in operation["responses"].items():
+                content = answer["content"]["application/json"]
+                assert answer["description"], f"{method} {path} {status}"
+                component = content["schema"]["$ref"].rsplit("/", 1)[1]
+                for example in content["examples"].values():
+                    validator(component).validate(example["value"])
 
 
 def test_the_comparison_sees_what_is_removed_renamed_and_narrowed() -> None:

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts import keys
+from accounts import keys, staff
 from tasks.demo_data import RUN_IDS, id_of
 from tasks.management.commands.seed_demo import refuse_real_trigger
 
@@ -25,7 +25,8 @@ START_WITHIN = 60.0
 STOP_WITHIN = 10.0
 POLL = 0.1
 SCREEN = """
-  Recoup Tasks   http://{host}:{port}   (the schema: /api/schema/)
+  Recoup Tasks   http://{host}:{port}/api/docs/
+  Admin site     http://{host}:{port}/admin/   ({staff_name}, password {staff_password})
   Trigger.dev    {standin}   (a stand-in that runs nothing: /standin/asked)
 
   Alice's tasks, with their last runs and next times:
@@ -164,6 +165,8 @@ def screen(standin_url: str) -> str:
         host=HOST,
         port=settings.PORT,
         standin=standin_url,
+        staff_name=staff.DEMO_NAME,
+        staff_password=staff.DEMO_PASSWORD,
         alice_id=id_of("alice"),
         run=RUN_IDS["video in the making"],
         **{person: keys.demo(person) for person in ("alice", "bob", "charlie", "dora")},

@@ -13,11 +13,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import keys
+from accounts import keys, staff
 from accounts.models import Account, AccountEmail, ApiKey, ArtistLink, Membership, Organization
 from tasks import cron
 from tasks.demo_data import (
@@ -46,6 +47,7 @@ class Command(BaseCommand):
         refuse_real_trigger()
         now = timezone.now()
         with transaction.atomic():
+            seed_staff()
             seed_people()
             for task in TASKS:
                 seed_task(task, at=now)
@@ -75,6 +77,13 @@ def ids_and_keys() -> dict[str, Any]:
         "tasks": {task.title: str(id_of(task.title)) for task in TASKS},
         "runs": RUN_IDS,
     }
+
+
+def seed_staff() -> None:
+    """One user of the admin site, who `accounts.staff` only lets in beside a local Trigger.dev."""
+    users = get_user_model().objects
+    if not users.filter(username=staff.DEMO_NAME).exists():
+        users.create_superuser(staff.DEMO_NAME, password=staff.DEMO_PASSWORD)
 
 
 def seed_people() -> None:

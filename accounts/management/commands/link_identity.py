@@ -1,0 +1,44 @@
+"""Says which account the bearer tokens of a provider's user are for."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from accounts.lookup import UnknownAccount, account_named
+from accounts.models import Identity
+
+
+class Command(BaseCommand):
+    help = "Link a provider's user (the `sub` of its tokens) to an account. Linking it again changes nothing."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("account", help="the account's id or one of its e-mail addresses")
+        parser.add_argument("subject", help="the `sub` of the tokens")
+        parser.add_argument("--issuer", default=settings.TOKEN_ISSUER, help="their `iss` (default: TOKEN_ISSUER)")
+        parser.add_argument("--json", action="store_true", help="print the identity as JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        issuer, subject = options["issuer"], options["subject"]
+        if not issuer or not subject:
+            raise CommandError("The subject must not be empty, and without TOKEN_ISSUER an --issuer is needed.")
+        try:
+            account = account_named(options["account"])
+        except UnknownAccount as error:
+            raise CommandError(str(error)) from None
+        identity, made = Identity.objects.get_or_create(issuer=issuer, subject=subject, defaults={"account": account})
+        if identity.account_id != account.pk:
+            raise CommandError(f"{subject} at {issuer} is {identity.account} already. Remove that identity first.")
+        if options["json"]:
+            printed = {
+                "id": identity.pk,
+                "issuer": issuer,
+                "subject": subject,
+                "account_id": str(account.pk),
+                "made": made,
+            }
+            self.stdout.write(json.dumps(printed))
+        else:
+            self.stdout.write(f"{subject} at {issuer} is {account}.")
