@@ -26,7 +26,7 @@ LONGEST = 200
 KEPT = 10_000
 ONE_HOUR = timedelta(hours=1)
 WORDS = Options()
-WORDS.locale_code = "en_US"
+WORDS.locale_code, WORDS.use_24hour_time_format = "en_US", False
 
 _kept: dict[tuple[str, str], tuple[datetime, tuple[datetime, ...]]] = {}
 

@@ -17,7 +17,7 @@ import urllib3
 
 from tasks.trigger import errors
 from tasks.trigger.transport import BoundedAdapter, bounded_by
-from tasks.trigger.types import Run, RunPage
+from tasks.trigger.types import Run, RunPage, Schedule, SchedulePage
 
 CONNECT_TIMEOUT = 1.0
 READ_TIMEOUT = 2.5
@@ -30,6 +30,7 @@ DEEPEST_ANSWER = 400
 DEFAULT_RETRY_AFTER = 10.0
 # Without a period the list ends seven days ago, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
+SCHEDULES_PER_PAGE = 100
 RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
 
 
@@ -65,6 +66,44 @@ class TriggerClient:
     def retrieve_run(self, run_id: str, *, deadline: float) -> Run:
         """One run with its payload and output; NotFound also for one of another environment."""
         return as_run(self._get(f"/api/v3/runs/{quote(run_id, safe='')}", {}, deadline=deadline))
+
+    def list_schedules(self, *, page: int, deadline: float) -> SchedulePage:
+        """A page of at most 100, newest first. An empty one may only mean that nothing is deployed at the moment."""
+        query = {"page": str(page), "perPage": str(SCHEDULES_PER_PAGE)}
+        return as_schedule_page(self._get("/api/v1/schedules", query, deadline=deadline))
+
+    def retrieve_schedule(self, name: str, *, deadline: float) -> Schedule:
+        """By id or by key; NotFound also for a deleted one."""
+        return as_schedule(self._get(schedule_path(name), {}, deadline=deadline))
+
+    def put_schedule(
+        self, *, key: str, task: str, cron: str, timezone: str, external_id: str, deadline: float
+    ) -> Schedule:
+        """Makes the schedule with this key, or replaces it; whether it is active stays as it was, and new ones are."""
+        body = {"task": task, "cron": cron, "deduplicationKey": key, "timezone": timezone, "externalId": external_id}
+        return as_schedule(self._write("POST", "/api/v1/schedules", body, deadline=deadline))
+
+    def replace_schedule(
+        self, schedule_id: str, *, task: str, cron: str, timezone: str, external_id: str, deadline: float
+    ) -> Schedule:
+        """For one that has no key. On an unknown id Trigger.dev makes another schedule: look first."""
+        body = {"task": task, "cron": cron, "timezone": timezone, "externalId": external_id}
+        return as_schedule(self._write("PUT", schedule_path(schedule_id), body, deadline=deadline))
+
+    def activate_schedule(self, name: str, *, deadline: float) -> Schedule:
+        return as_schedule(self._write("POST", f"{schedule_path(name)}/activate", None, deadline=deadline))
+
+    def deactivate_schedule(self, name: str, *, deadline: float) -> Schedule:
+        return as_schedule(self._write("POST", f"{schedule_path(name)}/deactivate", None, deadline=deadline))
+
+    def delete_schedule(self, name: str, *, deadline: float) -> None:
+        """By id or by key; NotFound when it is gone already."""
+        self._write("DELETE", schedule_path(name), None, deadline=deadline)
+
+    def _write(self, method: str, path: str, body: Any, *, deadline: float) -> Any:
+        """Sent once: a write that got no answer may still take effect, and is for the caller to look at again."""
+        request = requests.Request(method, self._base_url + path, json=body, headers=self._headers)
+        return read_answer(*self._send(request.prepare(), deadline=deadline))
 
     def _get(self, path: str, query: Mapping[str, str], *, deadline: float) -> Any:
         """Only reads come here, so that trying again is harmless."""
@@ -191,3 +230,33 @@ def as_run(body: Any) -> Run:
         for item in related if isinstance(related, list) else [related] if related is not None else []:
             as_run(item)
     return cast(Run, body)
+
+
+def schedule_path(name: str) -> str:
+    return f"/api/v1/schedules/{quote(name, safe='')}"
+
+
+def as_schedule_page(body: Any) -> SchedulePage:
+    try:
+        return SchedulePage([as_schedule(item) for item in body["data"]], int(body["pagination"]["totalPages"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise errors.BrokenAnswer("a list of schedules without data or pagination") from error
+
+
+def as_schedule(body: Any) -> Schedule:
+    try:
+        schedule = Schedule(
+            id=body["id"],
+            task=body["task"],
+            active=body["active"],
+            cron=body["generator"]["expression"],
+            timezone=body["timezone"],
+            external_id=body.get("externalId"),
+            key=body.get("deduplicationKey"),
+            is_declarative=body["type"] == "DECLARATIVE",
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise errors.BrokenAnswer("a schedule without id, task, cron or time zone") from error
+    if not isinstance(schedule.id, str) or not isinstance(schedule.active, bool):
+        raise errors.BrokenAnswer("a schedule whose id or state is not what it should be")
+    return schedule

@@ -23,6 +23,26 @@ class Run(TypedDict):
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """A schedule, whichever of its three shapes it came in. `key` is its deduplication key."""
+
+    id: str
+    task: str
+    active: bool
+    cron: str
+    timezone: str
+    external_id: str | None
+    key: str | None
+    is_declarative: bool
+
+
+@dataclass(frozen=True)
+class SchedulePage:
+    schedules: list[Schedule]
+    pages: int
+
+
+@dataclass(frozen=True)
 class RunPage:
     """Newest first; `next` is the cursor of the following page."""
 

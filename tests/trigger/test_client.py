@@ -59,6 +59,52 @@ def test_a_recorded_list_comes_back_as_it_was_sent(
     assert (page.runs, page.next) == (body["data"], body["pagination"].get("next"))
 
 
+RECORDED_SCHEDULES = [
+    name
+    for name in recordings.names("sched_")
+    if recordings.reply(name)[0] == 200 and not name.startswith(("sched_list", "sched_delete"))
+]
+
+
+@pytest.mark.parametrize("name", RECORDED_SCHEDULES)
+def test_a_recorded_schedule_is_read_in_each_of_its_shapes(
+    client: TriggerClient, wire: responses.RequestsMock, name: str
+) -> None:
+    _, _, body = recordings.reply(name)
+    wire.get(f"{URL}/api/v1/schedules/k", body=body)
+    recorded = recordings.recording(name)["response"]["body"]
+    schedule = client.retrieve_schedule("k", deadline=soon())
+    assert (schedule.id, schedule.active, schedule.cron) == (
+        recorded["id"],
+        recorded["active"],
+        recorded["generator"]["expression"],
+    )
+    assert (schedule.key, schedule.external_id) == (recorded.get("deduplicationKey"), recorded.get("externalId"))
+
+
+@pytest.mark.parametrize("name", ["sched_list", "sched_list_page2_per2", "sched_list_page_beyond"])
+def test_a_recorded_list_of_schedules_is_read(client: TriggerClient, wire: responses.RequestsMock, name: str) -> None:
+    _, _, body = recordings.reply(name)
+    wire.get(f"{URL}/api/v1/schedules", body=body)
+    recorded = recordings.recording(name)["response"]["body"]
+    page = client.list_schedules(page=1, deadline=soon())
+    assert [schedule.id for schedule in page.schedules] == [item["id"] for item in recorded["data"]]
+    assert page.pages == recorded["pagination"]["totalPages"]
+
+
+def test_a_write_is_sent_once(client: TriggerClient, wire: responses.RequestsMock) -> None:
+    wire.post(f"{URL}/api/v1/schedules", status=500, body="Unexpected Server Error")
+    with pytest.raises(errors.Failed):
+        client.put_schedule(key="k", task="t", cron="* * * * *", timezone="UTC", external_id="e", deadline=soon())
+    assert len(wire.calls) == 1
+
+
+def test_a_key_is_escaped_into_the_path(client: TriggerClient, wire: responses.RequestsMock) -> None:
+    wire.delete(f"{URL}/api/v1/schedules/staging%2Fx", json={"id": "sched_x"})
+    client.delete_schedule("staging/x", deadline=soon())
+    assert len(wire.calls) == 1
+
+
 REFUSALS = {
     "run_get_unknown": errors.NotFound,
     "run_get_malformed": errors.NotFound,

@@ -2,6 +2,8 @@
 
 import signal
 import sys
+import threading
+import time
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from django.conf import settings
 from django.core.management.base import BaseCommand
 
 from tasks import lifeline
+from tasks.trigger.standin.schedules import fire_due
 from tasks.trigger.standin.server import StandinServer
 from tasks.trigger.standin.state import State
 from tasks.trigger.standin.wire import Standin
 
+FIRE_EVERY = 0.5
 ENVIRONMENT = {"id": "cmstandin0000000000000001", "name": "prod"}
 
 
@@ -35,6 +39,7 @@ class Command(BaseCommand):
         if settings.STOP_WITH_PARENT:
             lifeline.end_with_parent()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        threading.Thread(target=keep_firing, args=(state,), daemon=True).start()
         self.stdout.write(server.url)
         self.stdout.flush()
         try:
@@ -44,3 +49,9 @@ class Command(BaseCommand):
         finally:
             server.server_close()
             state.close()
+
+
+def keep_firing(state: State) -> None:
+    while True:
+        fire_due(state)
+        time.sleep(FIRE_EVERY)

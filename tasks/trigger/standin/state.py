@@ -25,6 +25,10 @@ CREATE INDEX IF NOT EXISTS run_created ON run (created DESC, id DESC);
 CREATE INDEX IF NOT EXISTS run_schedule ON run (schedule_id, created DESC, id DESC);
 CREATE INDEX IF NOT EXISTS run_parent ON run (parent_id);
 CREATE UNIQUE INDEX IF NOT EXISTS run_idempotency_key ON run (idempotency_key);
+CREATE TABLE IF NOT EXISTS schedule (
+    id TEXT PRIMARY KEY, key TEXT UNIQUE, created REAL NOT NULL, next_fire REAL, record TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS schedule_next_fire ON schedule (next_fire);
 CREATE TABLE IF NOT EXISTS tag (
     tag TEXT, run_id TEXT, created REAL NOT NULL, PRIMARY KEY (tag, created, run_id)
 ) WITHOUT ROWID;
@@ -64,6 +68,28 @@ class StandinRun:
 
     def __post_init__(self) -> None:
         self.id = self.id or new_id("run_c", 24)
+
+
+@dataclass
+class StandinSchedule:
+    """One schedule. `next_fire` is None while it is inactive; a poisoned one spoils every list that it is in."""
+
+    task: str
+    cron: str
+    created: float
+    id: str = ""
+    key: str | None = None
+    external_id: str | None = None
+    timezone: str = "UTC"
+    window: str | None = None
+    active: bool = True
+    kind: str = "IMPERATIVE"
+    poisoned: bool = False
+    last_fire: float | None = None
+    next_fire: float | None = None
+
+    def __post_init__(self) -> None:
+        self.id = self.id or new_id("sched_", 21)
 
 
 def new_id(prefix: str, length: int) -> str:
@@ -146,6 +172,45 @@ class State:
                 self._database.execute(
                     "UPDATE run SET schedule_id = NULL, record = ? WHERE id = ?", (json.dumps(asdict(run)), run.id)
                 )
+
+    def put_schedule(self, schedule: StandinSchedule) -> StandinSchedule:
+        """Keeps the schedule as it is now; raises IntegrityError when another one has its key."""
+        values = (schedule.key, schedule.created, schedule.next_fire, json.dumps(asdict(schedule)))
+        with self._lock:
+            self._database.execute(
+                "INSERT INTO schedule (id, key, created, next_fire, record) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) "
+                "DO UPDATE SET key = excluded.key, next_fire = excluded.next_fire, record = excluded.record",
+                (schedule.id, *values),
+            )
+        return schedule
+
+    def remove_schedule(self, schedule_id: str) -> None:
+        with self._lock:
+            self._database.execute("DELETE FROM schedule WHERE id = ?", (schedule_id,))
+        self.forget_runs_of(schedule_id)
+
+    def schedule(self, id_or_key: str) -> StandinSchedule | None:
+        """By id, or by key; a key that looks like an id is not reachable."""
+        column = "id" if id_or_key.startswith("sched_") else "key"
+        return next(self._schedules(f"SELECT record FROM schedule WHERE {column} = ?", id_or_key), None)
+
+    def schedules(self, *, limit: int = -1, offset: int = 0) -> list[StandinSchedule]:
+        query = "SELECT record FROM schedule ORDER BY created DESC, id LIMIT ? OFFSET ?"
+        return list(self._schedules(query, limit, offset))
+
+    def count_schedules(self) -> int:
+        with self._lock:
+            count: int = self._database.execute("SELECT count(*) FROM schedule").fetchone()[0]
+        return count
+
+    def due_schedules(self, *, now: float) -> list[StandinSchedule]:
+        return list(self._schedules("SELECT record FROM schedule WHERE next_fire <= ?", now))
+
+    def _schedules(self, query: str, *values: object) -> Iterator[StandinSchedule]:
+        with self._lock:
+            rows = self._database.execute(query, values).fetchall()
+        for (record,) in rows:
+            yield StandinSchedule(**json.loads(record))
 
     def _runs(self, query: str, *values: object) -> Iterator[StandinRun]:
         with self._lock:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from tasks.trigger.standin import shapes
+from tasks.trigger.standin import schedules, shapes
 from tasks.trigger.standin.faults import Fault, Faults
 from tasks.trigger.standin.listing import matches, paged, split, window, wrong_page_size, wrong_status
 from tasks.trigger.standin.messages import (
@@ -40,6 +40,7 @@ class Standin:
     keys: Mapping[str, Mapping[str, str]]
     faults: Faults = field(default_factory=Faults)
     rate_limit: int = 750
+    deployed: bool = True
     asked: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
 
@@ -72,7 +73,8 @@ class Standin:
             match = re.fullmatch(pattern, request.path)
             if match and method == request.method:
                 if environment is None:
-                    return error(401, "Invalid API key")
+                    of_schedules = request.path.startswith("/api/v1/schedules")
+                    return error(401, "Invalid or Missing API Key" if of_schedules else "Invalid API key")
                 return operation(self, request, environment, *(unquote(part) for part in match.groups()))
         return Reply(404, PAGE.format("Page not found").encode(), "text/html; charset=utf-8")
 
@@ -158,6 +160,14 @@ ROUTES: tuple[tuple[str, str, Operation], ...] = (
     ("GET", "/api/v1/runs", list_runs),
     ("GET", "/api/v3/runs/([^/]+)", retrieve_run),
     ("POST", "/api/v1/tasks/([^/]+)/trigger", trigger_run),
+    ("GET", "/api/v1/schedules", schedules.list_schedules),
+    ("POST", "/api/v1/schedules", schedules.put_by_key),
+    ("GET", "/api/v1/schedules/([^/]+)", schedules.retrieve),
+    ("PUT", "/api/v1/schedules/([^/]+)", schedules.put_by_id),
+    ("DELETE", "/api/v1/schedules/([^/]+)", schedules.delete),
+    ("POST", "/api/v1/schedules/([^/]+)/activate", schedules.activate),
+    ("POST", "/api/v1/schedules/([^/]+)/deactivate", schedules.deactivate),
+    ("GET", "/api/v1/timezones", schedules.list_timezones),
 )
 
 
