@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
-from accounts.models import Account, Membership
+from django.db.models import Q
+
+from accounts.models import Account, ArtistLink, Membership
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,15 @@ def reach(caller: Account, account_ids: Iterable[UUID]) -> Reach:
     sharing = Membership.objects.filter(account__in=others, organization__memberships__account=caller)
     shared = sharing.values_list("account_id", flat=True) if others else ()
     return Reach(everyone=False, accounts=frozenset([caller.pk, *shared]))
+
+
+def works_with_artist(account: Account, artist_id: UUID) -> bool:
+    """Whether an artist is in the account's own reach: linked to it, to an organization of it, or its to act for."""
+    organizations = Membership.objects.filter(account=account).values("organization")
+    linked = Q(account=account) | Q(organization__in=organizations)
+    if ArtistLink.objects.filter(linked, artist_account=artist_id).exists():
+        return True
+    return may_act_for(account, artist_id) and Account.objects.filter(pk=artist_id).exists()
 
 
 def may_act_for(caller: Account, account_id: UUID) -> bool:

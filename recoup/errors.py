@@ -11,7 +11,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.urls import Resolver404, resolve
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 
 from tasks.trigger.errors import TooManyRequests, TriggerError
@@ -25,9 +25,22 @@ TRIGGER_DOWN = (
 )
 RETRY_AFTER = 5
 
-SHAPES: dict[str, Callable[[int, str], dict[str, Any]]] = {
-    "Error": lambda status, message: {"status": "error", "error": status, "message": message},
-    "TaskRunsErrorResponse": lambda status, message: {"status": "error", "error": message},
+# What a body of each shape is made of: the status, the message, and the path to the field that was wrong, if any.
+Path = list[str | int] | None
+SHAPES: dict[str, Callable[[int, str, Path], dict[str, Any]]] = {
+    "Error": lambda status, message, path: {
+        "status": "error",
+        "error": status,
+        "message": message,
+        **({} if path is None else {"missing_fields": path}),
+    },
+    "TaskRunsErrorResponse": lambda status, message, path: {"status": "error", "error": message},
+    "Failure": lambda status, message, path: {"status": "error", "error": message},
+    "ValidationFailure": lambda status, message, path: {
+        "status": "error",
+        "missing_fields": path or [],
+        "error": message,
+    },
 }
 
 logger = logging.getLogger(__name__)
@@ -47,7 +60,7 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
         return None
     status, message, headers = told
     shape = shape_of(context["view"], context["request"].method, status)
-    return Response(SHAPES[shape](status, message), status=status, headers=headers)
+    return Response(SHAPES[shape](status, message, path_of(exception)), status=status, headers=headers)
 
 
 def told_by(exception: Exception) -> tuple[int, str, dict[str, str]] | None:
@@ -68,6 +81,11 @@ DJANGO_EXCEPTIONS: tuple[tuple[type[Exception], int, str], ...] = (
     (PermissionDenied, 403, FORBIDDEN),
     (SuspiciousOperation, 400, BAD_REQUEST),
 )
+
+
+def path_of(exception: Exception) -> Path:
+    """None where there was no body to be wrong; empty where it is wrong as a whole."""
+    return [] if isinstance(exception, ParseError) else getattr(exception, "path", None)
 
 
 def headers_of(exception: APIException) -> dict[str, str]:
@@ -105,7 +123,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 def answer(request: HttpRequest, status: int, message: str) -> JsonResponse:
     shape = shape_of(view_at(request.path_info), str(request.method), status)
-    return JsonResponse(SHAPES[shape](status, message), status=status)
+    return JsonResponse(SHAPES[shape](status, message, None), status=status)
 
 
 def view_at(path: str) -> object:

@@ -1,7 +1,7 @@
 """What drf-spectacular is told about the whole project: error bodies by shape, and a schema free of its own marks."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field
@@ -32,12 +32,29 @@ EXPLAINED = {
 }
 
 
+@extend_schema_field({"type": "array", "items": {"oneOf": [{"type": "string"}, {"type": "integer"}]}})
+class FieldPath(serializers.ListField):
+    """Keys and indexes from the body down to the field."""
+
+
 class ErrorSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["error"], required=False)
     error = extend_schema_field({"type": "integer", "format": "int32"})(serializers.IntegerField)(
         help_text="The HTTP status."
     )
     message = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
+    missing_fields = FieldPath(required=False, help_text="The path to the first wrong field of a body.")
+
+
+class FailureSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["error"])
+    error = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
+
+
+class ValidationFailureSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["error"])
+    missing_fields = FieldPath(help_text="The path to the first wrong field; empty when the body as a whole is wrong.")
+    error = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
 
 
 class TaskRunsErrorResponseSerializer(serializers.Serializer[Any]):
@@ -48,6 +65,19 @@ class TaskRunsErrorResponseSerializer(serializers.Serializer[Any]):
 SHAPE_SERIALIZERS: dict[str, type[serializers.Serializer[Any]]] = {
     "Error": ErrorSerializer,
     "TaskRunsErrorResponse": TaskRunsErrorResponseSerializer,
+    "Failure": FailureSerializer,
+    "ValidationFailure": ValidationFailureSerializer,
+}
+
+
+_WRONG_BODY = (
+    "The body is no JSON object, or a field is unknown, missing, of the wrong type or not taken by Trigger.dev.",
+    "schedule is not a schedule that Trigger.dev takes. The hour must be from 0 to 23, not 24.",
+)
+_NO_TASK = ("No such task, or none that the caller may act for: the two cannot be told apart.", "Task not found")
+EXPLAINED_FOR_WRITES = {
+    **{(method, 400): _WRONG_BODY for method in ("POST", "PATCH", "DELETE")},
+    **{(method, 404): _NO_TASK for method in ("PATCH", "DELETE")},
 }
 
 
@@ -65,10 +95,18 @@ class ContractSchema(AutoSchema):
         }
         return {**super()._get_response_bodies(direction), **errors}
 
+    def _get_request_body(self, direction: Any = "request") -> Any:
+        """drf-spectacular leaves the body of a DELETE out; ours has one."""
+        if self.method != "DELETE":
+            return super()._get_request_body(direction)
+        schema = self.resolve_serializer(cast(Any, self.get_request_serializer()), direction).ref
+        return {"content": {"application/json": {"schema": schema}}, "required": True}
+
     def error_response(self, status: int) -> OpenApiResponse:
         shape = shape_of(self.view, self.method, status)
-        meaning, message = EXPLAINED[status]
-        example = OpenApiExample(HTTPStatus(status).phrase, SHAPES[shape](status, message), status_codes=[str(status)])
+        meaning, message = EXPLAINED_FOR_WRITES.get((self.method, status), EXPLAINED[status])
+        body = SHAPES[shape](status, message, None if self.method == "GET" or status != 400 else ["schedule"])
+        example = OpenApiExample(HTTPStatus(status).phrase, body, status_codes=[str(status)])
         return OpenApiResponse(SHAPE_SERIALIZERS[shape], description=meaning, examples=[example])
 
 

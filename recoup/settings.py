@@ -21,7 +21,9 @@ env = Env()
 
 # --- Trigger.dev -----------------------------------------------------------------------------------------------------
 TRIGGER_API_URL: str = env.str("TRIGGER_API_URL", "http://127.0.0.1:3040").rstrip("/")
-TRIGGER_SECRET_KEY: str = env.str("TRIGGER_SECRET_KEY", "tr_dev_standin")
+TRIGGER_SECRET_KEY: str = env.str("TRIGGER_SECRET_KEY", "tr_prod_standin")
+# Put before the keys of our schedules, which are per project of Trigger.dev and not per environment.
+TRIGGER_NAMESPACE: str = env.str("TRIGGER_NAMESPACE", "")
 # The task at Trigger.dev that our schedules start.
 TRIGGER_TASK_IDENTIFIER: str = env.str("TRIGGER_TASK_IDENTIFIER", "customer-prompt-task")
 # Tasks at Trigger.dev whose payload.accountId may say whose run it is, where nothing else does.
@@ -149,6 +151,7 @@ LOGGING = {
 
 # --- The API ---------------------------------------------------------------------------------------------------------
 CORS_ALLOW_ALL_ORIGINS = True
+CORS_ALLOW_METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE"]
 CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "x-api-key"]
 CORS_EXPOSE_HEADERS = ["retry-after"]
 REST_FRAMEWORK = {
@@ -156,7 +159,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.MayActForAccount"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "recoup.json_only.JSONOnly",
     "DEFAULT_RENDERER_CLASSES": ["recoup.json_only.TolerantJSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["recoup.json_only.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "recoup.openapi.ContractSchema",
     "EXCEPTION_HANDLER": "recoup.errors.handle",
     "UNAUTHENTICATED_USER": None,

@@ -70,9 +70,7 @@ def upcoming(task: Task, fire: Fire | None, *, now: datetime) -> list[datetime]:
 
 def still_counts(fire: Fire, task: Task) -> bool:
     """Whether the run was made with the cron and the zone that the task has now."""
-    return (
-        fire.timezone == zones.ALIASES.get(task.timezone, task.timezone) and fire.timestamp >= task.schedule_changed_at
-    )
+    return fire.timezone == zones.sent(task.timezone) and fire.timestamp >= task.schedule_changed_at
 
 
 def next_times(task: Task, *, now: datetime) -> list[datetime]:

@@ -53,6 +53,8 @@ class Task(models.Model):
     synced_generation = models.PositiveBigIntegerField(default=0, editable=False)
     unsettled_until = models.DateTimeField(null=True, blank=True, editable=False)
     refused_generation = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
+    lease_token = models.UUIDField(null=True, blank=True, editable=False)
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     sync_error = models.TextField(blank=True, default="", editable=False)
 
     objects = TaskQuerySet.as_manager()
@@ -97,3 +99,16 @@ class Task(models.Model):
         if self.synced_generation == self.generation and self.unsettled_until is None:
             return SyncStatus.IN_SYNC
         return SyncStatus.PENDING
+
+
+class TriggerBinding(models.Model):
+    """The one row that says which Trigger.dev environment and namespace this database was last used with."""
+
+    fingerprint = models.CharField(max_length=12)
+    since = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="one_trigger_binding")]
+
+    def __str__(self) -> str:
+        return self.fingerprint

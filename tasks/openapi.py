@@ -7,8 +7,14 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
 from tasks import examples
+from tasks.bodies import CreateTaskRequestSerializer, DeleteTaskRequestSerializer, UpdateTaskRequestSerializer
 from tasks.filters import DEFAULT_LIMIT, HIGHEST_LIMIT
-from tasks.serializers import CreateContentRunOutputSerializer, TaskRunListResponseSerializer, TasksResponseSerializer
+from tasks.serializers import (
+    CreateContentRunOutputSerializer,
+    DeleteTaskResponseSerializer,
+    TaskRunListResponseSerializer,
+    TasksResponseSerializer,
+)
 
 STATUSES = [
     "PENDING_VERSION",
@@ -109,6 +115,46 @@ list_tasks = extend_schema(
             examples=[OpenApiExample("Tasks", examples.TASKS)],
         )
     },
+)
+_WRITTEN = OpenApiResponse(
+    TasksResponseSerializer, description="The task as it is now.", examples=[OpenApiExample("The task", examples.TASKS)]
+)
+create_task = extend_schema(
+    operation_id="create_task",
+    summary="Make a task",
+    description=(
+        "Its schedule is made at Trigger.dev at once or, when that does not answer, soon: `sync_status` tells. "
+        "Only a cron or a zone that Trigger.dev refuses makes this fail."
+    ),
+    request=CreateTaskRequestSerializer,
+    responses={200: _WRITTEN},
+    filters=False,
+)
+update_task = extend_schema(
+    operation_id="update_task",
+    summary="Change a task",
+    description="What is not sent stays as it is. `enabled: false` pauses it; its schedule and its runs stay.",
+    request=UpdateTaskRequestSerializer,
+    responses={200: _WRITTEN},
+    filters=False,
+)
+delete_task = extend_schema(
+    operation_id="delete_task",
+    summary="Delete a task",
+    description="Its schedule is deleted too. The id may be in the body or, for proxies that drop it, in the query.",
+    request=DeleteTaskRequestSerializer,
+    responses={
+        200: OpenApiResponse(
+            DeleteTaskResponseSerializer,
+            description="It is deleted.",
+            examples=[OpenApiExample("Deleted", {"status": "success"})],
+        )
+    },
+    filters=False,
+    parameters=[
+        OpenApiParameter("id", OpenApiTypes.UUID, description="The task, where the body does not name it."),
+        OpenApiParameter("account_id", OpenApiTypes.UUID, description="Whose task it is."),
+    ],
 )
 list_or_retrieve_runs = extend_schema(
     operation_id="list_or_retrieve_runs",

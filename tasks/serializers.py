@@ -110,6 +110,11 @@ class TasksResponseSerializer(serializers.Serializer[Any]):
     error = serializers.CharField(required=False)
 
 
+class DeleteTaskResponseSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["success", "error"])
+    error = serializers.CharField(required=False)
+
+
 class TaskRunListResponseSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["success"])
     runs = TaskRunResponseSerializer(many=True)

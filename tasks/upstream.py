@@ -117,7 +117,7 @@ def _log(error: BaseException) -> None:
 
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:
-    if setting.startswith("TRIGGER_"):
+    if setting in ("TRIGGER_API_URL", "TRIGGER_SECRET_KEY"):
         client.cache_clear()
         environment.cache_clear()
 

@@ -1,28 +1,48 @@
-"""GET /api/tasks and GET /api/tasks/runs.
+"""/api/tasks and /api/tasks/runs.
 
 The order of every answer: 401, 405, 400, 403, 404. The attributes `error_shape` and `error_shapes` name the published
 schema of a view's error bodies; `recoup.errors` makes them.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
+from uuid import UUID
 
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, PermissionDenied
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from accounts.access import may_act_for, works_with_artist
 from accounts.authentication import caller_of
-from tasks import openapi, runs, upstream
-from tasks.enrichment import enrich
+from accounts.filters import parameters
+from accounts.models import Account
+from accounts.permissions import MayActForAccount
+from tasks import openapi, runs, upstream, writes
+from tasks.bodies import (
+    CreateTaskRequestSerializer,
+    DeleteTaskRequestSerializer,
+    UpdateTaskRequestSerializer,
+    WrongBody,
+)
+from tasks.enrichment import EnrichedTask, enrich
 from tasks.filters import TaskFilter, TaskFilterBackend, run_query
 from tasks.models import Task
 from tasks.run_owners import RUN_NOT_FOUND
 from tasks.runs import Snapshot
+from tasks.schedules import ATTEMPT_WITHIN
 from tasks.serializers import TaskSerializer, in_milliseconds
+
+TASK_NOT_FOUND = "Task not found"
+FOREIGN_ARTIST = (
+    "The account does not work with this artist_account_id. Give an artist that is linked to it or to its organization."
+)
 
 
 def without_body() -> HttpResponseBase:
@@ -30,7 +50,50 @@ def without_body() -> HttpResponseBase:
     return StreamingHttpResponse((), content_type="application/json")
 
 
+def answer(tasks: list[EnrichedTask]) -> dict[str, Any]:
+    return {"status": "success", "tasks": TaskSerializer(tasks, many=True).data}
+
+
+def within(deadline: float) -> float:
+    """How long an attempt to settle may take, so that the answer can still be made in time."""
+    return min(ATTEMPT_WITHIN, max(0.0, deadline - time.monotonic()))
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    try:
+        yield
+    except writes.ScheduleRefused as refusal:
+        raise WrongBody(f"Trigger.dev does not take it: {refusal}", [refused_field(str(refusal))]) from None
+
+
+def refused_field(reason: str) -> str:
+    return "timezone" if "timezone" in reason else "schedule"
+
+
+def refuse_foreign_artist(account: Account, artist_id: UUID) -> None:
+    if not works_with_artist(account, artist_id):
+        raise PermissionDenied(FOREIGN_ARTIST)
+
+
+def delete_request(request: Request) -> dict[str, Any]:
+    """The id in the body or, since some proxies drop the body of a DELETE, in the query; both must agree."""
+    query = parameters(request.query_params, allowed=("id", "account_id"))
+    body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
+    if not isinstance(body, dict):
+        raise WrongBody("The body must be a JSON object.", [])
+    for name, value in query.items():
+        if name in body and str(body[name]).lower() != value.lower():
+            raise WrongBody(f"{name} is one in the body and another in the query.", [name])
+    return DeleteTaskRequestSerializer(data={**query, **body}).checked()
+
+
 class TasksView(GenericAPIView[Task]):
+    error_shapes: ClassVar = {
+        (method, status): shape
+        for method in ("PATCH", "DELETE")
+        for status, shape in ((400, "ValidationFailure"), (404, "Failure"), (500, "Failure"))
+    }
     queryset = Task.objects.living().with_people()
     filter_backends = (TaskFilterBackend,)
     filterset_class = TaskFilter
@@ -40,8 +103,60 @@ class TasksView(GenericAPIView[Task]):
         tasks = self.filter_queryset(self.get_queryset())
         if request.method == "HEAD":
             return without_body()
-        enriched = enrich(tasks, now=timezone.now(), deadline=upstream.deadline_from_now())
-        return Response({"status": "success", "tasks": TaskSerializer(enriched, many=True).data})
+        return Response(answer(enrich(tasks, now=timezone.now(), deadline=upstream.deadline_from_now())))
+
+    @openapi.create_task
+    def post(self, request: Request) -> Response:
+        parameters(request.query_params, allowed=())
+        fields = CreateTaskRequestSerializer(data=request.data).checked()
+        account_id = fields.pop("account_id", caller_of(request).pk)
+        self.check_object_permissions(request, account_id)
+        refuse_foreign_artist(self.account(account_id), fields["artist_account_id"])
+        deadline = upstream.deadline_from_now()
+        with refusals():
+            task = writes.create({**fields, "account_id": account_id}, at=timezone.now(), within=within(deadline))
+        return self.shown(task, deadline=deadline)
+
+    @openapi.update_task
+    def patch(self, request: Request) -> Response:
+        parameters(request.query_params, allowed=())
+        changes = UpdateTaskRequestSerializer(data=request.data).checked()
+        task = self.task(request, changes.pop("id"), changes.pop("account_id", None))
+        artist_id = changes.get("artist_account_id", task.artist_account_id)
+        if artist_id != task.artist_account_id:
+            refuse_foreign_artist(task.account, artist_id)
+        deadline = upstream.deadline_from_now()
+        with refusals():
+            writes.change(task, changes, at=timezone.now(), within=within(deadline))
+        return self.shown(task, deadline=deadline)
+
+    @openapi.delete_task
+    def delete(self, request: Request) -> Response:
+        fields = delete_request(request)
+        task = self.task(request, fields["id"], fields.get("account_id"))
+        writes.delete(task, at=timezone.now(), within=within(upstream.deadline_from_now()))
+        return Response({"status": "success"})
+
+    def account(self, account_id: UUID) -> Account:
+        """For an admin every account is in reach, but a task needs one that exists."""
+        found = Account.objects.filter(pk=account_id).first()
+        if found is None:
+            raise PermissionDenied(MayActForAccount.message)
+        return found
+
+    def task(self, request: Request, task_id: UUID, account_id: UUID | None) -> Task:
+        """The task to write. What is out of reach looks like what is not there; naming a foreign account does not."""
+        if account_id is not None:
+            self.check_object_permissions(request, account_id)
+        task = Task.objects.living().select_related("account").filter(pk=task_id).first()
+        owned = task is not None and account_id in (None, task.account_id)
+        if task is None or not owned or not may_act_for(caller_of(request), task.account_id):
+            raise NotFound(TASK_NOT_FOUND)
+        return task
+
+    def shown(self, task: Task, *, deadline: float) -> Response:
+        written = self.get_queryset().filter(pk=task.pk)
+        return Response(answer(enrich(written, now=timezone.now(), deadline=deadline)))
 
 
 class TaskRunsView(APIView):

@@ -27,6 +27,11 @@ def at_trigger(name: str) -> str:
         alike = [known for known in names() if known.lower() == name.lower()]
         hint = f"Did you mean {alike[0]}?" if alike else "For example: UTC, Europe/London, America/New_York."
         raise ZoneError(f"This is not an IANA time zone. {hint}")
+    return sent(name)
+
+
+def sent(name: str) -> str:
+    """As `at_trigger`, for a name that has been checked before."""
     return ALIASES.get(name, name)
 
 

@@ -92,12 +92,12 @@ def test_a_body_on_get_is_not_read(alice_api: ContractClient, path: str, body: A
 
 
 @pytest.mark.parametrize("path", PARAMETERS)
-@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE", "BREW"])
+@pytest.mark.parametrize("method", ["PUT", "TRACE", "BREW"])
 @pytest.mark.parametrize("body", BODIES)
 def test_a_method_that_is_not_there_is_a_405(alice_api: ContractClient, path: str, method: str, body: Any) -> None:
     response = alice_api.generic(method, path, body, content_type="application/json")
     assert response.status_code == 405
-    assert response["Allow"] == "GET, HEAD, OPTIONS"
+    assert "GET, " in response["Allow"]
 
 
 @pytest.mark.parametrize("path", PARAMETERS)

@@ -51,6 +51,10 @@ def test_the_demos_people_see_what_they_should(standin_folder: Any, trigger: Sta
     assert [task["id"] for task in shared] == [task["id"] for task in tasks]
     assert clients["charlie"].get(f"/api/tasks?account_id={alice}").status_code == 403
     assert clients["dora"].get(f"/api/tasks?account_id={alice}").status_code == 200
+    paused = (
+        clients["alice"].patch("/api/tasks", {"id": tasks[0]["id"], "enabled": False}, format="json").json()["tasks"][0]
+    )
+    assert (paused["trigger_schedule_id"], paused["sync_status"]) == (tasks[0]["trigger_schedule_id"], "in_sync")
     (batch,) = clients["alice"].get(f"/api/tasks/runs?runId={ids['runs']['batch']}").json()["runs"]
     assert len(batch["relatedRuns"]["children"]) == 1
 

@@ -162,7 +162,7 @@ def read_answer(response: requests.Response, body: bytes) -> Any:
     if status == 404 and reason:
         raise errors.NotFound(str(reason))
     if status in (400, 401, 403, 405, 422) and reason:
-        raise errors.Refused(f"{status}, {reason}")
+        raise errors.Refused(f"{status}, {reason}", reason=str(reason))
     if status >= 500:
         raise errors.Failed(f"{status}, {reason or content_type(response)}")
     raise errors.BrokenAnswer(f"{status}, {content_type(response)}")

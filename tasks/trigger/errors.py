@@ -28,6 +28,11 @@ class TooManyRequests(TriggerError):
 class Refused(TriggerError):
     """Trigger.dev refused the request"""
 
+    def __init__(self, detail: str, *, reason: str = "") -> None:
+        """`reason`: what Trigger.dev itself said."""
+        super().__init__(detail)
+        self.reason = reason
+
 
 class NotFound(TriggerError):
     """Trigger.dev does not know it"""

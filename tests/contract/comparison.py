@@ -56,8 +56,10 @@ def normal_operation(operation: Mapping[str, Any]) -> dict[str, Any]:
         status: {media: normal_schema(content["schema"]) for media, content in answer["content"].items()}
         for status, answer in operation["responses"].items()
     }
+    body = operation.get("requestBody")
+    sent = {media: normal_schema(content["schema"]) for media, content in body["content"].items()} if body else {}
     security = sorted(scheme for requirement in operation["security"] for scheme in requirement)
-    return {"parameters": parameters, "responses": responses, "security": security}
+    return {"parameters": parameters, "body": sent, "responses": responses, "security": security}
 
 
 def normal_schema(schema: Any) -> Any:

@@ -132,7 +132,7 @@ def test_a_poisoned_schedule_spoils_the_list_until_it_is_deleted(standin: Standi
 
 def test_without_a_deployment_the_list_is_empty_and_getting_one_works(standin: Standin) -> None:
     create(standin)
-    standin.deployed = False
+    standin.state.deployed = False
     assert asked(standin, "GET", PATH) == {"data": [], "pagination": {"currentPage": 1, "totalPages": 1, "count": 0}}
     assert asked(standin, "GET", f"{PATH}/k")["active"] is True
 

@@ -33,8 +33,9 @@ from tasks.demo_data import (
     upstream_id,
 )
 from tasks.models import Task
+from tasks.trigger.standin.schedules import next_fire
 from tasks.trigger.standin.shapes import moment
-from tasks.trigger.standin.state import StandinRun, State
+from tasks.trigger.standin.state import StandinRun, StandinSchedule, State
 
 
 class Command(BaseCommand):
@@ -52,6 +53,8 @@ class Command(BaseCommand):
             for task in TASKS:
                 seed_task(task, at=now)
         state = State(settings.STANDIN_FOLDER)
+        for task in TASKS:
+            seed_schedule(state, task, at=now)
         remove_if_ended(state, RUN_IDS["video in the making"])
         for run in [run for task in TASKS if task.has_run for run in scheduled_runs(task, at=now)] + content_runs(
             at=now
@@ -133,6 +136,24 @@ def seed_task(task: DemoTask, *, at: datetime) -> None:
 
 def schedule_id(task: DemoTask) -> str:
     return upstream_id("sched_", task.title, 21)
+
+
+def seed_schedule(state: State, task: DemoTask, *, at: datetime) -> None:
+    """The schedule of a task that is as it was seeded; one that a visitor changed or deleted stays so."""
+    if state.schedule(schedule_id(task)) or not Task.objects.living().filter(pk=id_of(task.title)).exists():
+        return
+    schedule = StandinSchedule(
+        task=settings.TRIGGER_TASK_IDENTIFIER,
+        cron=task.schedule,
+        created=at.timestamp(),
+        id=schedule_id(task),
+        key=f"{settings.TRIGGER_NAMESPACE}{id_of(task.title)}",
+        external_id=str(id_of(task.title)),
+        timezone=task.timezone,
+        active=task.enabled is not False,
+    )
+    schedule.next_fire = next_fire(schedule, now=at.timestamp())
+    state.put_schedule(schedule)
 
 
 def scheduled_runs(task: DemoTask, *, at: datetime) -> Iterator[StandinRun]:

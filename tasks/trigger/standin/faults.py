@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Kind = Literal["status", "rate_limit", "delay", "hang", "reset", "garbage", "late"]
 KINDS: dict[str, str] = {
-    "status": "answer with `status`",
+    "status": "answer with `status`, and below 500 with `message` as its error",
     "rate_limit": "answer 429, to be reset after `seconds`",
     "delay": "answer after `seconds`",
     "hang": "take the request and answer nothing for `seconds`",
@@ -26,6 +26,7 @@ class Fault:
     method: str = "*"
     path: str = "*"
     status: int = 500
+    message: str = "The stand-in was told to answer so"
     seconds: float = 10.0
     times: int | None = None
     probability: float = 1.0

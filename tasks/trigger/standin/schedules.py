@@ -4,15 +4,12 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks import cron, zones
 from tasks.trigger.standin.messages import Reply, Request, encoded, error, ok
 from tasks.trigger.standin.shapes import moment
 from tasks.trigger.standin.state import StandinRun, StandinSchedule, State
-
-if TYPE_CHECKING:
-    from tasks.trigger.standin.wire import Standin
 
 ORIGIN = "http://trigger.example"
 WRONG = "Something went wrong, please try again."
@@ -24,7 +21,7 @@ SCHEDULED_TASKS = frozenset(["customer-prompt-task"])
 OTHER_TASKS = frozenset(["create-content", "setup-sandbox"])
 
 
-def list_schedules(standin: "Standin", request: Request, environment: Mapping[str, str]) -> Reply:
+def list_schedules(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
     """Newest first. Empty without a current deployment, whatever there is; a poisoned schedule spoils its page."""
     try:
         page, per_page = int(request.query.get("page", "1")), int(request.query.get("perPage", str(PER_PAGE)))
@@ -32,40 +29,38 @@ def list_schedules(standin: "Standin", request: Request, environment: Mapping[st
         page, per_page = 0, 0
     if page < 1 or per_page < 1:
         return Reply(400, encoded({"error": "Invalid request parameters", "issues": []}))
-    if not standin.deployed:
+    if not state.deployed:
         return ok({"data": [], "pagination": {"currentPage": 1, "totalPages": 1, "count": 0}})
     per_page = min(per_page, MOST_PER_PAGE)
-    count = standin.state.count_schedules()
-    found = standin.state.schedules(limit=per_page, offset=(page - 1) * per_page)
+    count = state.count_schedules()
+    found = state.schedules(limit=per_page, offset=(page - 1) * per_page)
     if any(schedule.poisoned for schedule in found):
         return broken()
     pagination = {"currentPage": page, "totalPages": -(-count // per_page), "count": count}
-    return ok(
-        {"data": [item(schedule, environment, now=standin.state.now) for schedule in found], "pagination": pagination}
-    )
+    return ok({"data": [item(schedule, environment, now=state.now) for schedule in found], "pagination": pagination})
 
 
-def put_by_key(standin: "Standin", request: Request, environment: Mapping[str, str]) -> Reply:
+def put_by_key(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
     body = body_of(request)
     refusal = refused(body, ("task", "cron", "deduplicationKey"))
     if refusal or body is None:
         return refusal or broken()
     key = body["deduplicationKey"] or None
-    return put(standin, body, standin.state.schedule(key) if key else None, environment, key=key)
+    return put(state, body, state.schedule(key) if key else None, environment, key=key)
 
 
-def put_by_id(standin: "Standin", request: Request, environment: Mapping[str, str], schedule_id: str) -> Reply:
+def put_by_id(state: State, request: Request, environment: Mapping[str, str], schedule_id: str) -> Reply:
     """An unknown id is no error: a schedule without a key is made."""
     body = body_of(request)
     refusal = refused(body, ("task", "cron"))
     if refusal or body is None:
         return refusal or broken()
-    former = standin.state.schedule(schedule_id)
-    return put(standin, body, former, environment, key=former.key if former else None)
+    former = state.schedule(schedule_id)
+    return put(state, body, former, environment, key=former.key if former else None)
 
 
 def put(
-    standin: "Standin",
+    state: State,
     body: dict[str, Any],
     former: StandinSchedule | None,
     environment: Mapping[str, str],
@@ -83,7 +78,7 @@ def put(
     schedule = StandinSchedule(
         task=former.task if former else body["task"],
         cron=expression,
-        created=former.created if former else standin.state.now,
+        created=former.created if former else state.now,
         id=former.id if former else "",
         key=key,
         external_id=body.get("externalId") or None,
@@ -93,47 +88,47 @@ def put(
         poisoned=poisoned,
         last_fire=former.last_fire if former else None,
     )
-    schedule.next_fire = None if poisoned else next_fire(schedule, now=standin.state.now)
+    schedule.next_fire = None if poisoned else next_fire(schedule, now=state.now)
     try:
-        standin.state.put_schedule(schedule)
+        state.put_schedule(schedule)
     except sqlite3.IntegrityError:
         return error(500, WRONG)
     if poisoned:
         return error(500, WRONG)
-    return ok(written(schedule, environment, now=standin.state.now))
+    return ok(written(schedule, environment, now=state.now))
 
 
-def retrieve(standin: "Standin", request: Request, environment: Mapping[str, str], name: str) -> Reply:
-    schedule = standin.state.schedule(name)
+def retrieve(state: State, request: Request, environment: Mapping[str, str], name: str) -> Reply:
+    schedule = state.schedule(name)
     return ok(single(schedule, environment)) if schedule else error(404, "Schedule not found")
 
 
-def delete(standin: "Standin", request: Request, environment: Mapping[str, str], name: str) -> Reply:
-    schedule = standin.state.schedule(name)
+def delete(state: State, request: Request, environment: Mapping[str, str], name: str) -> Reply:
+    schedule = state.schedule(name)
     if schedule is None:
         return error(404, "Schedule not found")
-    standin.state.remove_schedule(schedule.id)
+    state.remove_schedule(schedule.id)
     return ok({"id": schedule.id})
 
 
-def activate(standin: "Standin", request: Request, environment: Mapping[str, str], name: str) -> Reply:
-    return set_active(standin, environment, name, active=True)
+def activate(state: State, request: Request, environment: Mapping[str, str], name: str) -> Reply:
+    return set_active(state, environment, name, active=True)
 
 
-def deactivate(standin: "Standin", request: Request, environment: Mapping[str, str], name: str) -> Reply:
-    return set_active(standin, environment, name, active=False)
+def deactivate(state: State, request: Request, environment: Mapping[str, str], name: str) -> Reply:
+    return set_active(state, environment, name, active=False)
 
 
-def set_active(standin: "Standin", environment: Mapping[str, str], name: str, *, active: bool) -> Reply:
-    schedule = standin.state.schedule(name)
+def set_active(state: State, environment: Mapping[str, str], name: str, *, active: bool) -> Reply:
+    schedule = state.schedule(name)
     if schedule is None:
         return error(404, "Schedule not found")
     schedule.active = active
-    schedule.next_fire = next_fire(schedule, now=standin.state.now)
-    return ok(single(standin.state.put_schedule(schedule), environment))
+    schedule.next_fire = next_fire(schedule, now=state.now)
+    return ok(single(state.put_schedule(schedule), environment))
 
 
-def list_timezones(standin: "Standin", request: Request, environment: Mapping[str, str]) -> Reply:
+def list_timezones(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
     return ok({"timezones": ["UTC", *sorted(known_zones() - {"UTC"})]})
 
 

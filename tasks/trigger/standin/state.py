@@ -104,6 +104,8 @@ class State:
     def __init__(self, folder: Path | None = None, *, clock: Callable[[], datetime] = utc_now) -> None:
         """`folder` None keeps everything in memory. `clock` gives an aware datetime."""
         self.clock = clock
+        # Without a deployment the list of schedules is empty, whatever there is.
+        self.deployed = True
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()

@@ -40,7 +40,6 @@ class Standin:
     keys: Mapping[str, Mapping[str, str]]
     faults: Faults = field(default_factory=Faults)
     rate_limit: int = 750
-    deployed: bool = True
     asked: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
 
@@ -75,7 +74,7 @@ class Standin:
                 if environment is None:
                     of_schedules = request.path.startswith("/api/v1/schedules")
                     return error(401, "Invalid or Missing API Key" if of_schedules else "Invalid API key")
-                return operation(self, request, environment, *(unquote(part) for part in match.groups()))
+                return operation(self.state, request, environment, *(unquote(part) for part in match.groups()))
         return Reply(404, PAGE.format("Page not found").encode(), "text/html; charset=utf-8")
 
     def take_token(self, key: str) -> tuple[Reply | None, dict[str, str]]:
@@ -99,8 +98,8 @@ class Standin:
 # --- Operations ------------------------------------------------------------------------------------------------------
 
 
-def list_runs(standin: Standin, request: Request, environment: Mapping[str, str]) -> Reply:
-    query, now = request.query, standin.state.now
+def list_runs(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
+    query, now = request.query, state.now
     size = query.get("page[size]", "25")
     refusal = wrong_page_size(size) or wrong_status(query.get("filter[status]"))
     if refusal:
@@ -109,7 +108,7 @@ def list_runs(standin: Standin, request: Request, environment: Mapping[str, str]
         since, until = window(query, now=now)
     except ValueError:
         return query_error(code="custom", message="Invalid date", path=["filter[createdAt]"])
-    found = standin.state.newest_runs(
+    found = state.newest_runs(
         schedule_ids=split(query.get("filter[schedule]")), tags=split(query.get("filter[tag]")), since=since
     )
     wanted = [run for run in found if run.created <= until and matches(run, query, now=now)]
@@ -119,14 +118,14 @@ def list_runs(standin: Standin, request: Request, environment: Mapping[str, str]
     return ok({"data": items, "pagination": pagination})
 
 
-def retrieve_run(standin: Standin, request: Request, environment: Mapping[str, str], run_id: str) -> Reply:
-    run = standin.state.run(run_id)
+def retrieve_run(state: State, request: Request, environment: Mapping[str, str], run_id: str) -> Reply:
+    run = state.run(run_id)
     if run is None:
         return Reply(404, encoded({"error": "Not found"}), headers={"x-should-retry": "true"})
-    return ok(shapes.retrieved(run, standin.state, versioned=is_versioned(request)))
+    return ok(shapes.retrieved(run, state, versioned=is_versioned(request)))
 
 
-def trigger_run(standin: Standin, request: Request, environment: Mapping[str, str], task: str) -> Reply:
+def trigger_run(state: State, request: Request, environment: Mapping[str, str], task: str) -> Reply:
     """Any task identifier is accepted; the same idempotency key gives the same run."""
     try:
         body = json.loads(request.body)
@@ -140,19 +139,19 @@ def trigger_run(standin: Standin, request: Request, environment: Mapping[str, st
         if len(tag) >= 128:
             return error(400, f'Validation error: Tags must be less than 128 characters at "options.tags[{index}]"')
     key = options.get("idempotencyKey")
-    former = standin.state.run_by_idempotency_key(key) if key else None
+    former = state.run_by_idempotency_key(key) if key else None
     if former is not None:
         return ok({"id": former.id, "isCached": True})
     run = StandinRun(
         task=task,
-        created=standin.state.now,
+        created=state.now,
         tags=tags,
         payload=body.get("payload") if isinstance(body, dict) else None,
         idempotency_key=key,
         has_output=True,
         output="done",
     )
-    return ok({"id": standin.state.add_run(run).id, "isCached": False})
+    return ok({"id": state.add_run(run).id, "isCached": False})
 
 
 Operation = Callable[..., Reply]
@@ -186,7 +185,7 @@ def failed(standin: Standin, fault: Fault) -> Reply:
         return Reply(200, b'{"data": [{"id": "run_', JSON)
     if fault.status >= 500:
         return Reply(fault.status, b"Unexpected Server Error", "text/plain; charset=utf-8")
-    return error(fault.status, "The stand-in was told to answer so")
+    return error(fault.status, fault.message)
 
 
 def route_name(path: str) -> str:

@@ -1,0 +1,16 @@
+"""Says that this database is meant to be used with the Trigger.dev key and namespace that are set now."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from tasks.environment import accept_environment
+
+
+class Command(BaseCommand):
+    help = "Use this database with TRIGGER_SECRET_KEY and TRIGGER_NAMESPACE as they are set now, from now on."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        accept_environment(at=timezone.now())
+        self.stdout.write("Accepted. Schedules are kept in this Trigger.dev environment from now on.")

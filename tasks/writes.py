@@ -1,0 +1,57 @@
+"""Creating, changing and deleting a task: the row and its generation in one transaction, then one attempt to settle.
+
+Whatever Trigger.dev does, the write stands, and is settled later; only a cron or a zone that it refuses is undone.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from tasks.models import Task
+from tasks.schedules import ATTEMPT_WITHIN, settle
+
+SCHEDULE_FIELDS = ("schedule", "timezone")
+
+
+class ScheduleRefused(Exception):
+    """Trigger.dev does not take the cron or the time zone"""
+
+
+def create(fields: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> Task:
+    """Raises ScheduleRefused, and then there is no row."""
+    task = Task.objects.create(**fields, created_at=at, schedule_changed_at=at)
+    outcome = settle(task.pk, at=at, within=within)
+    if outcome.refusal:
+        Task.objects.filter(pk=task.pk, generation=1).delete()
+        raise ScheduleRefused(outcome.refusal)
+    return task
+
+
+def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
+    """Writes only the columns that are named. Raises ScheduleRefused, and then the former values are back."""
+    if not changes:
+        return
+    with transaction.atomic():
+        row = Task.objects.select_for_update().get(pk=task.pk)
+        former = {name: getattr(row, name) for name in (*changes, "updated_at", "schedule_changed_at")}
+        moments = {"updated_at": at}
+        if any(name in changes and changes[name] != former[name] for name in SCHEDULE_FIELDS):
+            moments["schedule_changed_at"] = at
+        Task.objects.filter(pk=task.pk).update(**changes, **moments, generation=F("generation") + 1)
+    outcome = settle(task.pk, at=at, within=within)
+    if outcome.refusal:
+        written = Task.objects.filter(pk=task.pk, generation=row.generation + 1)
+        if written.update(**former, refused_generation=None, sync_error="", generation=F("generation") + 1):
+            settle(task.pk, at=at, within=within)
+        raise ScheduleRefused(outcome.refusal)
+
+
+def delete(task: Task, *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
+    """Hides the task everywhere at once. The row stays, without its text, as the evidence of whose runs those were."""
+    Task.objects.living().filter(pk=task.pk).update(
+        deleted_at=at, title="", prompt="", updated_at=at, generation=F("generation") + 1
+    )
+    settle(task.pk, at=at, within=within)
