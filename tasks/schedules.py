@@ -166,13 +166,14 @@ def look(
 
 @dataclass(frozen=True)
 class Claim:
-    """`at` is when it was made, on our clock; `started` the same on the clock that nobody sets, in seconds."""
+    """`at` is when it was made, and `started` the same on `clock`, in seconds, which nobody sets."""
 
     task: Task
     token: UUID
     at: datetime
     started: float
     was_clear: bool
+    clock: Callable[[], float]
 
     @property
     def unsettled_until(self) -> datetime:
@@ -180,11 +181,11 @@ class Claim:
 
     @property
     def now(self) -> datetime:
-        return self.at + timedelta(seconds=time.monotonic() - self.started)
+        return self.at + timedelta(seconds=self.clock() - self.started)
 
     def call_deadline(self) -> float:
-        """In seconds of `time.monotonic()`; LeaseTooShort when a call begun now could outlast the lease."""
-        now = time.monotonic()
+        """In seconds of `clock`; LeaseTooShort when a call begun now could outlast the lease."""
+        now = self.clock()
         if now + LONGEST_CALL > self.started + LEASE.total_seconds():
             raise LeaseTooShort
         return now + LONGEST_CALL
@@ -199,15 +200,17 @@ class Outcome:
     refusal: str = ""
 
 
-def settle(task_id: UUID, *, at: datetime, within: float = ATTEMPT_WITHIN) -> Outcome:
+def settle(
+    task_id: UUID, *, at: datetime, within: float = ATTEMPT_WITHIN, clock: Callable[[], float] = time.monotonic
+) -> Outcome:
     """One attempt, in at most about `within` seconds. It never raises for what Trigger.dev does.
 
     Nothing is done while another one holds the lease: the row stays pending, and its next reader sees it.
     """
-    claim = take_lease(task_id, at=at)
+    claim = take_lease(task_id, at=at, clock=clock)
     if claim is None:
         return Outcome(None, settled=False)
-    until = time.monotonic() + within
+    until = clock() + within
 
     def deadline() -> float:
         return min(until, claim.call_deadline())
@@ -232,7 +235,7 @@ def act(task: Task, client: TriggerClient, *, deadline: Callable[[], float]) -> 
     return step, carry_out(step, wanted, schedule, client, deadline=deadline)
 
 
-def take_lease(task_id: UUID, *, at: datetime) -> Claim | None:
+def take_lease(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time.monotonic) -> Claim | None:
     with transaction.atomic():
         task = Task.objects.select_for_update().filter(pk=task_id).first()
         if task is None or (task.lease_until is not None and task.lease_until > at):
@@ -242,8 +245,9 @@ def take_lease(task_id: UUID, *, at: datetime) -> Claim | None:
             task=task,
             token=uuid4(),
             at=at,
-            started=time.monotonic(),
+            started=clock(),
             was_clear=former is None or former <= at,
+            clock=clock,
         )
         Task.objects.filter(pk=task_id).update(
             lease_token=claim.token, lease_until=at + LEASE, unsettled_until=claim.unsettled_until

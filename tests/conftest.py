@@ -45,14 +45,19 @@ def mocked(standin: Standin) -> Callable[[requests.PreparedRequest], Any]:
             dict(prepared.headers),
             body.encode() if isinstance(body, str) else bytes(body),
         )
+        standin.before(request)
         fault = standin.meet(request)
         if fault is None:
-            return as_tuple(standin.answer(request))
+            reply = as_tuple(standin.answer(request))
+            standin.after(request)
+            return reply
         if fault.kind in ("status", "rate_limit", "garbage"):
             return as_tuple(failed(standin, fault))
         if fault.kind == "reset":
             standin.answer(request)
             raise requests.ConnectionError("Connection reset by peer")
+        if fault.kind == "late":
+            standin.late.append(request)
         raise requests.ReadTimeout("Read timed out")
 
     return answer

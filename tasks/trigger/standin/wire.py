@@ -42,6 +42,10 @@ class Standin:
     rate_limit: int = 750
     asked: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
+    late: list[Request] = field(default_factory=list)
+    # For tests that do something else in the middle of an exchange.
+    before: Callable[[Request], None] = lambda request: None
+    after: Callable[[Request], None] = lambda request: None
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -54,6 +58,11 @@ class Standin:
             self.asked[f"{request.method} {route_name(request.path)}"] += 1
             self.log.append(f"{request.method} {request.target}")
             return self.faults.next(request.method, request.path)
+
+    def do_late(self) -> None:
+        """What clients gave up waiting for takes effect."""
+        while self.late:
+            self.answer(self.late.pop(0))
 
     def answer(self, request: Request) -> Reply:
         """What a faultless Trigger.dev says, and does."""
