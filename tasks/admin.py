@@ -1,13 +1,17 @@
-"""Tasks in the admin site. A list asks Trigger.dev nothing: what is shown is what the row says."""
+"""Tasks in the admin site: written through `tasks.writes` like everywhere else, and by nothing that would bypass it.
+
+A list asks Trigger.dev nothing: what is shown is what the row says.
+"""
 
 from typing import Any
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from tasks import cron
+from tasks import cron, schedules, writes, zones
 from tasks.enrichment import next_times
 from tasks.models import SyncStatus, Task
 
@@ -30,6 +34,47 @@ class SyncStatusFilter(admin.SimpleListFilter):
         return chosen.get(self.value() or "", queryset)
 
 
+class TaskForm(forms.ModelForm):
+    """The rules of the API for a schedule and a zone, where a person sees what is wrong with them.
+
+    It writes too: what Trigger.dev refuses is then a mistake in the form, and nothing that was typed is lost.
+    """
+
+    def clean(self) -> dict[str, Any]:
+        values = dict(super().clean() or self.cleaned_data)
+        if not self.errors:
+            try:
+                self.write(values)
+            except writes.ScheduleRefused as refusal:
+                raise forms.ValidationError(f"Trigger.dev does not take it. {refusal}") from None
+        return values
+
+    def write(self, values: dict[str, Any]) -> None:
+        if self.instance._state.adding:
+            writes.create({"id": self.instance.pk, **values}, at=timezone.now())
+        else:
+            writes.change(self.instance, {name: values[name] for name in self.changed_data}, at=timezone.now())
+
+    def clean_schedule(self) -> str:
+        schedule: str = self.cleaned_data["schedule"]
+        try:
+            cron.check(schedule)
+        except cron.CronError as error:
+            raise forms.ValidationError(str(error)) from None
+        return schedule
+
+    def clean_timezone(self) -> str:
+        zone: str = self.cleaned_data["timezone"]
+        try:
+            zones.check(zone)
+        except zones.ZoneError as error:
+            raise forms.ValidationError(str(error)) from None
+        return zone
+
+    def clean_model(self) -> str | None:
+        return self.cleaned_data["model"] or None
+
+
 @admin.register(Task)
 class TaskAdmin(admin.ModelAdmin):
     list_display = ("title", "account", "artist_account", "in_words", "is_running", "sync", "next_time")
@@ -37,6 +82,13 @@ class TaskAdmin(admin.ModelAdmin):
     search_fields = ("title", "id", "account__name", "artist_account__name", "trigger_schedule_id")
     list_select_related = ("account", "artist_account")
     date_hierarchy = "created_at"
+    form = TaskForm
+    autocomplete_fields = ("account", "artist_account")
+    actions = ("pause", "resume", "sync_now")
+    readonly_fields = (
+        *("id", "in_words", "next_time", "trigger_schedule_id", "sync", "sync_error", "generation"),
+        *("synced_generation", "unsettled_until", "created_at", "updated_at", "schedule_changed_at", "deleted_at"),
+    )
     fieldsets = (
         (None, {"fields": ("id", "title", "prompt", "model", "account", "artist_account")}),
         ("When it runs", {"fields": ("schedule", "in_words", "timezone", "enabled", "next_time")}),
@@ -56,14 +108,60 @@ class TaskAdmin(admin.ModelAdmin):
         ("History", {"fields": ("created_at", "updated_at", "schedule_changed_at", "deleted_at")}),
     )
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+    def get_fieldsets(self, request: HttpRequest, obj: Task | None = None) -> Any:
+        asked = ("title", "prompt", "model", "account", "artist_account", "schedule", "timezone", "enabled")
+        return self.fieldsets if obj else ((None, {"fields": asked}),)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> tuple[str, ...]:
+        """A task never moves to another account."""
+        return (*self.readonly_fields, "account") if obj else self.readonly_fields
 
     def has_change_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
-        return False
+        return super().has_change_permission(request, obj) and (obj is None or obj.deleted_at is None)
 
     def has_delete_permission(self, request: HttpRequest, obj: Task | None = None) -> bool:
-        return False
+        return super().has_delete_permission(request, obj) and (obj is None or obj.deleted_at is None)
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        """Without Django's transaction around it: none may be open while Trigger.dev is asked."""
+        return self._changeform_view(request, object_id, form_url, extra_context)  # type: ignore[attr-defined]
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
+        return self._delete_view(request, object_id, extra_context)  # type: ignore[attr-defined]
+
+    def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
+        """The form has written it."""
+        task = Task.objects.get(pk=obj.pk)
+        if task.sync_status is SyncStatus.PENDING:
+            self.message_user(request, f"Not yet at Trigger.dev. {task.sync_error}", messages.WARNING)
+
+    def delete_model(self, request: HttpRequest, obj: Task) -> None:
+        writes.delete(obj, at=timezone.now())
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        for task in queryset.filter(deleted_at__isnull=True):
+            writes.delete(task, at=timezone.now())
+
+    @admin.action(description="Pause the selected tasks", permissions=["change"])
+    def pause(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        self.change_all(request, queryset, enabled=False)
+
+    @admin.action(description="Resume the selected tasks", permissions=["change"])
+    def resume(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        self.change_all(request, queryset, enabled=True)
+
+    def change_all(self, request: HttpRequest, queryset: QuerySet[Task], *, enabled: bool) -> None:
+        tasks = [task for task in queryset.filter(deleted_at__isnull=True) if task.is_enabled != enabled]
+        for task in tasks:
+            writes.change(task, {"enabled": enabled}, at=timezone.now())
+        self.message_user(request, f"{len(tasks)} {'resumed' if enabled else 'paused'}.")
+
+    @admin.action(description="Sync the selected tasks with Trigger.dev now", permissions=["change"])
+    def sync_now(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        settled = [schedules.settle(task.pk, at=timezone.now()).settled for task in queryset]
+        self.message_user(request, f"{sum(settled)} of {len(settled)} are what Trigger.dev has now.")
 
     @admin.display(description="In words", ordering="schedule")
     def in_words(self, task: Task) -> str:

@@ -15,6 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from accounts import staff
 from accounts.models import Account, ApiKey, Identity
 from tasks.models import Task
+from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
 from tests.client import with_key
@@ -62,13 +63,94 @@ def test_tasks_are_filtered_by_their_sync_status(browser: Client, cast: Cast, ch
 
 
 @pytest.mark.parametrize("fields", [{}, {"schedule": "never"}, {"enabled": False}, {"deleted_at": timezone.now()}])
-def test_a_task_is_shown_and_cannot_be_changed(browser: Client, cast: Cast, fields: dict[str, Any]) -> None:
+def test_a_task_is_shown_in_every_state(browser: Client, cast: Cast, fields: dict[str, Any]) -> None:
     task = make_task(cast.alice, cast.artist, **fields)
     assert "Weekly report" in browser.get(f"/admin/tasks/task/{task.pk}/change/").content.decode()
-    assert browser.post(f"/admin/tasks/task/{task.pk}/change/", {"title": "x"}).status_code == 403
-    assert browser.get("/admin/tasks/task/add/").status_code == 403
-    assert browser.post(f"/admin/tasks/task/{task.pk}/delete/", {"post": "yes"}).status_code == 403
-    assert Task.objects.get().title == "Weekly report"
+
+
+def form(cast: Cast, **changes: Any) -> dict[str, Any]:
+    filled = {"title": "Report", "prompt": "Write it.", "schedule": "0 9 * * *", "timezone": "UTC", "enabled": "true"}
+    return {**filled, "account": cast.alice.pk, "artist_account": cast.artist.pk, "model": "", **changes}
+
+
+def test_a_task_made_in_the_admin_has_its_schedule(browser: Client, cast: Cast, trigger: Standin) -> None:
+    assert browser.post("/admin/tasks/task/add/", form(cast)).status_code == 302
+    task = Task.objects.get()
+    assert (task.sync_status, task.model) == ("in_sync", None)
+    assert trigger.state.schedule(str(task.pk)) is not None
+
+
+def test_a_task_changed_in_the_admin_changes_its_schedule(browser: Client, cast: Cast, trigger: Standin) -> None:
+    browser.post("/admin/tasks/task/add/", form(cast))
+    task = Task.objects.get()
+    changed = form(cast, schedule="5 5 * * *", enabled="false", account=cast.charlie.pk)
+    assert browser.post(f"/admin/tasks/task/{task.pk}/change/", changed).status_code == 302
+    schedule = trigger.state.schedule(str(task.pk))
+    assert schedule is not None
+    assert (schedule.cron, schedule.active) == ("5 5 * * *", False)
+    assert Task.objects.get().account == cast.alice, "a task never moves"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [({"schedule": "0 24 * * *"}, "hour must be from 0 to 23"), ({"timezone": "europe/london"}, "Did you mean")],
+)
+def test_a_mistake_in_the_form_is_said_beside_what_was_typed(
+    browser: Client, cast: Cast, trigger: Standin, wrong: dict[str, str], reason: str
+) -> None:
+    page = browser.post("/admin/tasks/task/add/", form(cast, title="Typed with care", **wrong)).content.decode()
+    assert reason in page
+    assert "Typed with care" in page
+    assert (Task.objects.count(), trigger.asked["all"]) == (0, 0)
+
+
+def test_what_trigger_refuses_is_a_mistake_in_the_form(browser: Client, cast: Cast, trigger: Standin) -> None:
+    refusal = "Invalid cron expression: too modern"
+    trigger.faults.add(Fault("status", method="POST", path="/api/v1/schedules", status=422, message=refusal))
+    page = browser.post("/admin/tasks/task/add/", form(cast, title="Typed with care")).content.decode()
+    assert "too modern" in page
+    assert "Typed with care" in page
+    assert Task.objects.count() == 0
+
+
+def test_a_pending_task_says_why(browser: Client, cast: Cast, trigger: Standin) -> None:
+    trigger.faults.add(Fault("reset"))
+    browser.post("/admin/tasks/task/add/", form(cast))
+    page = browser.get("/admin/tasks/task/").content.decode()
+    assert "Not yet at Trigger.dev. Trigger.dev cannot be reached" in page
+    assert "cannot be reached" in browser.get(f"/admin/tasks/task/{Task.objects.get().pk}/change/").content.decode()
+
+
+def act_on_all(browser: Client, action: str) -> None:
+    chosen = [str(task.pk) for task in Task.objects.all()]
+    page = browser.post("/admin/tasks/task/", {"action": action, "_selected_action": chosen, "post": "yes"})
+    assert page.status_code == 302
+
+
+def test_pause_resume_and_sync_now(browser: Client, cast: Cast, trigger: Standin) -> None:
+    browser.post("/admin/tasks/task/add/", form(cast))
+    made = trigger.state.schedules()[0]
+    for action, active in (("pause", False), ("resume", True)):
+        act_on_all(browser, action)
+        assert [(schedule.id, schedule.active) for schedule in trigger.state.schedules()] == [(made.id, active)]
+    trigger.state.remove_schedule(made.id)
+    act_on_all(browser, "sync_now")
+    assert trigger.state.count_schedules() == 1
+
+
+@pytest.mark.parametrize("way", ["one", "selected"])
+def test_deleting_in_the_admin_leaves_the_evidence_and_no_schedule(
+    browser: Client, cast: Cast, trigger: Standin, way: str
+) -> None:
+    browser.post("/admin/tasks/task/add/", form(cast))
+    task = Task.objects.get()
+    if way == "one":
+        browser.post(f"/admin/tasks/task/{task.pk}/delete/", {"post": "yes"})
+    else:
+        act_on_all(browser, "delete_selected")
+    row = Task.objects.get()
+    assert (row.title, row.deleted_at is not None, trigger.state.count_schedules()) == ("", True, 0)
+    assert browser.post(f"/admin/tasks/task/{task.pk}/change/", form(cast)).status_code == 403
 
 
 def make_key_in(browser: Client, account: Account) -> tuple[str, Any]:
