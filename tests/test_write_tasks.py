@@ -1,9 +1,11 @@
 """POST, PATCH and DELETE /api/tasks: what they change here and at Trigger.dev, and what they refuse."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import ArtistLink, Organization
@@ -284,10 +286,24 @@ def test_who_may_change_and_delete_whose(cast: Cast, caller: str, naming: bool, 
     assert tuple(statuses) == (WRITE_NAMING_ITS_ACCOUNT if naming else WRITE_TO)[caller]
 
 
+@pytest.mark.parametrize("caller", ["nobody", "both", "a bad key", "an expired key", "a revoked key"])
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_nobody_writes_without_a_credential(cast: Cast, trigger: Standin, method: str) -> None:
-    assert send(ContractClient(), method, body(cast)).status_code == 401
-    assert trigger.asked["all"] == 0
+def test_without_one_valid_credential_nothing_is_written(
+    cast: Cast, trigger: Standin, method: str, caller: str
+) -> None:
+    key, past = make_key(cast.alice), timezone.now() - timedelta(seconds=1)
+    api = {
+        "nobody": ContractClient(),
+        "both": with_key(key),
+        "a bad key": with_key(key + "x"),
+        "an expired key": with_key(make_key(cast.alice, expires_at=past)),
+        "a revoked key": with_key(make_key(cast.alice, revoked_at=past)),
+    }[caller]
+    if caller == "both":
+        api.credentials(HTTP_X_API_KEY=key, HTTP_AUTHORIZATION=f"Bearer {key}")
+    task = make_task(cast.alice, cast.artist)
+    assert send(api, method, {**body(cast), "id": str(task.pk)}).status_code == 401
+    assert (Task.objects.get().generation, trigger.asked["all"]) == (1, 0)
 
 
 def test_a_foreign_and_an_unknown_task_are_the_same_404(alice_api: ContractClient, cast: Cast) -> None:
