@@ -7,11 +7,14 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextInputWidget
+from django.core.validators import MaxLengthValidator
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
 from tasks import cron, schedules, writes, zones
+from tasks.bodies import LONGEST_PROMPT, LONGEST_TITLE
 from tasks.enrichment import next_times
 from tasks.models import SyncStatus, Task
 
@@ -54,6 +57,15 @@ class TaskForm(forms.ModelForm):
             writes.create({"id": self.instance.pk, **values}, at=timezone.now())
         else:
             writes.change(self.instance, {name: values[name] for name in self.changed_data}, at=timezone.now())
+
+    class Meta:
+        widgets = {"title": AdminTextInputWidget}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, longest in (("title", LONGEST_TITLE), ("prompt", LONGEST_PROMPT)):
+            if name in self.fields:
+                self.fields[name].validators.append(MaxLengthValidator(longest))
 
     def clean_schedule(self) -> str:
         schedule: str = self.cleaned_data["schedule"]

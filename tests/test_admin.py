@@ -93,7 +93,11 @@ def test_a_task_changed_in_the_admin_changes_its_schedule(browser: Client, cast:
 
 @pytest.mark.parametrize(
     ("wrong", "reason"),
-    [({"schedule": "0 24 * * *"}, "hour must be from 0 to 23"), ({"timezone": "europe/london"}, "Did you mean")],
+    [
+        ({"schedule": "0 24 * * *"}, "hour must be from 0 to 23"),
+        ({"timezone": "europe/london"}, "Did you mean"),
+        ({"prompt": "x" * 50_001}, "at most 50000 characters"),
+    ],
 )
 def test_a_mistake_in_the_form_is_said_beside_what_was_typed(
     browser: Client, cast: Cast, trigger: Standin, wrong: dict[str, str], reason: str

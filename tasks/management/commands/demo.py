@@ -40,6 +40,10 @@ SCREEN = """
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {bob}'
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {charlie}'
 
+  Alice pauses her morning report, and takes it up again with true:
+    curl -s -X PATCH 'http://{host}:{port}/api/tasks' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
+      -d '{{"id": "{task}", "enabled": false}}'
+
   Dora is an admin:
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'Authorization: Bearer {dora}'
 
@@ -169,5 +173,6 @@ def screen(standin_url: str) -> str:
         staff_password=staff.DEMO_PASSWORD,
         alice_id=id_of("alice"),
         run=RUN_IDS["video in the making"],
+        task=id_of("Morning streaming report"),
         **{person: keys.demo(person) for person in ("alice", "bob", "charlie", "dora")},
     )
