@@ -17,7 +17,7 @@ from enum import StrEnum
 from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from tasks import upstream, zones
 from tasks.environment import NotOurEnvironment, check_environment
@@ -224,8 +224,12 @@ def settle(
         logger.warning("Task %s is not settled: %s", task_id, error)
         finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))
         return Outcome(None, settled=False)
-    finish(claim, definite=True, schedule=schedule)
-    return Outcome(step, settled=True)
+    except Exception:
+        # Our fault. The write stands all the same, and its reader is told that it is not settled.
+        logger.exception("Task %s could not be settled", task_id)
+        finish(claim, definite=False, reason="Settling it failed on our side; the log says how.")
+        return Outcome(None, settled=False)
+    return finish_settled(claim, step, schedule)
 
 
 def act(task: Task, client: TriggerClient, *, deadline: Callable[[], float]) -> tuple[Step, Schedule | None]:
@@ -269,6 +273,15 @@ def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, re
             # The lease was lost: what we sent may come after what its new holder saw.
             again = Task.objects.filter(pk=claim.task.pk)
             again.update(unsettled_until=claim.now + UNSETTLED_FOR)
+
+
+def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outcome:
+    try:
+        finish(claim, definite=True, schedule=schedule)
+    except IntegrityError:
+        finish(claim, definite=True, reason="Its schedule at Trigger.dev is already that of another task.")
+        return Outcome(step, settled=False)
+    return Outcome(step, settled=True)
 
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:

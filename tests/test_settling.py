@@ -369,6 +369,18 @@ def test_a_key_that_is_not_productions_needs_a_namespace(world: World, trigger: 
     assert "TRIGGER_NAMESPACE must be set" in Task.objects.get().sync_error
 
 
+def test_a_schedule_that_is_another_tasks_leaves_this_one_pending(cast: Cast, world: World) -> None:
+    world.settle()
+    taken = Task.objects.get().trigger_schedule_id
+    Task.objects.update(trigger_schedule_id=None)
+    make_task(cast.alice, cast.artist, trigger_schedule_id=taken)
+    world.edit()
+    world.settle()
+    row = Task.objects.get(pk=world.task_id)
+    assert (row.sync_status, row.lease_token) == (SyncStatus.PENDING, None)
+    assert "already that of another task" in row.sync_error
+
+
 def test_a_schedule_of_the_former_service_is_adopted(cast: Cast, trigger: Standin) -> None:
     """It has no key of ours; it is written by its id, and neither it nor its history is lost."""
     made = trigger.answer(
