@@ -10,6 +10,7 @@ from typing import Any
 
 import jwt
 import requests
+import urllib3
 
 TIMEOUT = (1.0, 2.0)
 LONGEST_ANSWER = 1024 * 1024
@@ -29,6 +30,7 @@ class ProviderKeys:
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at: float | None = None
         self._asked_at: list[float] = []
+        self._fetching: threading.Thread | None = None
         self._provider_is_well = True
 
     def find(self, key_id: str | None, *, now: float) -> jwt.PyJWK | None:
@@ -48,19 +50,24 @@ class ProviderKeys:
 
     def _refresh(self, *, now: float, wait: bool) -> None:
         with self._lock:
-            self._asked_at = [at for at in self._asked_at if now - at < WINDOW]
-            if len(self._asked_at) >= FETCHES_PER_WINDOW:
-                return
-            self._asked_at.append(now)
-        fetching = threading.Thread(target=self._fetch, args=(now,), name="jwks", daemon=True)
-        fetching.start()
-        if wait:
+            fetching = self._fetching if self._fetching and self._fetching.is_alive() else self._start(now)
+        if wait and fetching:
             fetching.join(sum(TIMEOUT))
+
+    def _start(self, now: float) -> threading.Thread | None:
+        """One fetch at a time, which all that miss a key wait for; only a new one counts against the budget."""
+        self._asked_at = [at for at in self._asked_at if now - at < WINDOW]
+        if len(self._asked_at) >= FETCHES_PER_WINDOW:
+            return None
+        self._asked_at.append(now)
+        self._fetching = threading.Thread(target=self._fetch, args=(now,), name="jwks", daemon=True)
+        self._fetching.start()
+        return self._fetching
 
     def _fetch(self, now: float) -> None:
         try:
             keys = usable_keys(fetch_json(self._url))
-        except (requests.RequestException, ValueError, RecursionError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
             self._provider_is_well = False
             logger.warning("The keys of the token provider could not be fetched: %s", type(error).__name__)
             return

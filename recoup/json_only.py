@@ -1,6 +1,7 @@
 """JSON only, whatever `Accept` or `?format=` says, and JSON for whatever Trigger.dev sent."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
+
+LONGEST_BODY = 1024 * 1024
 
 
 class JSONOnly(BaseContentNegotiation):
@@ -29,7 +32,10 @@ class StrictJSONParser(BaseParser):
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         try:
-            return json.loads(stream.read().decode(), parse_constant=no_constant, object_pairs_hook=unique_keys)
+            body = stream.read(LONGEST_BODY + 1)
+            if len(body) > LONGEST_BODY:
+                raise ParseError(f"The body is longer than {LONGEST_BODY} bytes.")
+            return json.loads(body.decode(), parse_constant=no_constant, object_pairs_hook=unique_keys)
         except UnicodeDecodeError:
             raise ParseError("The body is not UTF-8.") from None
         except RecursionError:
@@ -45,8 +51,7 @@ def no_constant(name: str) -> None:
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
         raise ValueError(f"the key {twice[:60]!r} stands there twice")
     return found
 

@@ -1,6 +1,21 @@
+"""The application that gunicorn serves, which also reads a body that came without its length."""
+
 import os
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any
 
 from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recoup.settings")
-application = get_wsgi_application()
+django_application = get_wsgi_application()
+# More than this is refused by the parser, so no more than that is read.
+LONGEST_CHUNKED_BODY = 1024 * 1024 + 1
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Django takes a body without a Content-Length for none, and a DELETE for one of another task."""
+    if environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
+        body = environ["wsgi.input"].read(LONGEST_CHUNKED_BODY)
+        environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    return django_application(environ, start_response)

@@ -3,6 +3,7 @@
 A list asks Trigger.dev nothing: what is shown is what the row says.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from django import forms
@@ -13,7 +14,7 @@ from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from tasks import cron, schedules, writes, zones
+from tasks import cron, settling, writes, zones
 from tasks.bodies import LONGEST_PROMPT, LONGEST_TITLE
 from tasks.enrichment import next_times
 from tasks.models import SyncStatus, Task
@@ -48,6 +49,8 @@ class TaskForm(forms.ModelForm):
         if not self.errors:
             try:
                 self.write(values)
+            except writes.TaskGone:
+                raise forms.ValidationError("Somebody has deleted this task meanwhile.") from None
             except writes.ScheduleRefused as refusal:
                 raise forms.ValidationError(f"Trigger.dev does not take it. {refusal}") from None
         return values
@@ -120,6 +123,10 @@ class TaskAdmin(admin.ModelAdmin):
         ("History", {"fields": ("created_at", "updated_at", "schedule_changed_at", "deleted_at")}),
     )
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """With what was shown beside what is sent: only what the person changed is written."""
+        return super().formfield_for_dbfield(db_field, request, show_hidden_initial=True, **kwargs)
+
     def get_fieldsets(self, request: HttpRequest, obj: Task | None = None) -> Any:
         asked = ("title", "prompt", "model", "account", "artist_account", "schedule", "timezone", "enabled")
         return self.fieldsets if obj else ((None, {"fields": asked}),)
@@ -167,12 +174,13 @@ class TaskAdmin(admin.ModelAdmin):
     def change_all(self, request: HttpRequest, queryset: QuerySet[Task], *, enabled: bool) -> None:
         tasks = [task for task in queryset.filter(deleted_at__isnull=True) if task.is_enabled != enabled]
         for task in tasks:
-            writes.change(task, {"enabled": enabled}, at=timezone.now())
+            with suppress(writes.TaskGone):
+                writes.change(task, {"enabled": enabled}, at=timezone.now())
         self.message_user(request, f"{len(tasks)} {'resumed' if enabled else 'paused'}.")
 
     @admin.action(description="Sync the selected tasks with Trigger.dev now", permissions=["change"])
     def sync_now(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
-        settled = [schedules.settle(task.pk, at=timezone.now()).settled for task in queryset]
+        settled = [settling.settle(task.pk, at=timezone.now()).settled for task in queryset]
         self.message_user(request, f"{sum(settled)} of {len(settled)} are what Trigger.dev has now.")
 
     @admin.display(description="In words", ordering="schedule")

@@ -36,8 +36,8 @@ from tasks.filters import TaskFilter, TaskFilterBackend, run_query
 from tasks.models import Task
 from tasks.run_owners import RUN_NOT_FOUND
 from tasks.runs import Snapshot
-from tasks.schedules import ATTEMPT_WITHIN
 from tasks.serializers import TaskSerializer, in_milliseconds
+from tasks.settling import ATTEMPT_WITHIN
 
 TASK_NOT_FOUND = "Task not found"
 FOREIGN_ARTIST = (
@@ -65,14 +65,16 @@ def refusals() -> Iterator[None]:
         yield
     except writes.ScheduleRefused as refusal:
         raise WrongBody(f"Trigger.dev does not take it: {refusal}", [refused_field(str(refusal))]) from None
+    except writes.TaskGone:
+        raise NotFound(TASK_NOT_FOUND) from None
 
 
 def refused_field(reason: str) -> str:
     return "timezone" if "timezone" in reason else "schedule"
 
 
-def refuse_foreign_artist(account: Account, artist_id: UUID) -> None:
-    if not works_with_artist(account, artist_id):
+def refuse_foreign_artist(caller: Account, account: Account, artist_id: UUID) -> None:
+    if not works_with_artist(account, artist_id, caller=caller):
         raise PermissionDenied(FOREIGN_ARTIST)
 
 
@@ -111,7 +113,7 @@ class TasksView(GenericAPIView[Task]):
         fields = CreateTaskRequestSerializer(data=request.data).checked()
         account_id = fields.pop("account_id", caller_of(request).pk)
         self.check_object_permissions(request, account_id)
-        refuse_foreign_artist(self.account(account_id), fields["artist_account_id"])
+        refuse_foreign_artist(caller_of(request), self.account(account_id), fields["artist_account_id"])
         deadline = upstream.deadline_from_now()
         with refusals():
             task = writes.create({**fields, "account_id": account_id}, at=timezone.now(), within=within(deadline))
@@ -124,7 +126,7 @@ class TasksView(GenericAPIView[Task]):
         task = self.task(request, changes.pop("id"), changes.pop("account_id", None))
         artist_id = changes.get("artist_account_id", task.artist_account_id)
         if artist_id != task.artist_account_id:
-            refuse_foreign_artist(task.account, artist_id)
+            refuse_foreign_artist(caller_of(request), task.account, artist_id)
         deadline = upstream.deadline_from_now()
         with refusals():
             writes.change(task, changes, at=timezone.now(), within=within(deadline))

@@ -11,9 +11,13 @@ from django.db import transaction
 from django.db.models import F
 
 from tasks.models import Task
-from tasks.schedules import ATTEMPT_WITHIN, settle
+from tasks.settling import ATTEMPT_WITHIN, settle
 
 SCHEDULE_FIELDS = ("schedule", "timezone")
+
+
+class TaskGone(Exception):
+    """The task has been deleted meanwhile"""
 
 
 class ScheduleRefused(Exception):
@@ -24,29 +28,35 @@ def create(fields: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_W
     """Raises ScheduleRefused, and then there is no row."""
     task = Task.objects.create(**fields, created_at=at, schedule_changed_at=at)
     outcome = settle(task.pk, at=at, within=within)
-    if outcome.refusal:
-        Task.objects.filter(pk=task.pk, generation=1).delete()
+    # Somebody who has changed it meanwhile wants it: then it stays, and says that it is refused.
+    if outcome.refusal and Task.objects.filter(pk=task.pk, generation=1).delete()[0]:
         raise ScheduleRefused(outcome.refusal)
     return task
 
 
 def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
-    """Writes only the columns that are named. Raises ScheduleRefused, and then the former values are back."""
+    """Writes only the columns that are named.
+
+    Raises TaskGone; and ScheduleRefused where the changes name the schedule or the zone, which then have their former
+    values again, unless somebody else has written meanwhile.
+    """
     if not changes:
         return
     with transaction.atomic():
-        row = Task.objects.select_for_update().get(pk=task.pk)
+        row = Task.objects.living().select_for_update().filter(pk=task.pk).first()
+        if row is None:
+            raise TaskGone
         former = {name: getattr(row, name) for name in (*changes, "updated_at", "schedule_changed_at")}
         moments = {"updated_at": at}
         if any(name in changes and changes[name] != former[name] for name in SCHEDULE_FIELDS):
             moments["schedule_changed_at"] = at
         Task.objects.filter(pk=task.pk).update(**changes, **moments, generation=F("generation") + 1)
     outcome = settle(task.pk, at=at, within=within)
-    if outcome.refusal:
-        written = Task.objects.filter(pk=task.pk, generation=row.generation + 1)
+    if outcome.refusal and any(name in changes for name in SCHEDULE_FIELDS):
+        written = Task.objects.living().filter(pk=task.pk, generation=row.generation + 1)
         if written.update(**former, refused_generation=None, sync_error="", generation=F("generation") + 1):
             settle(task.pk, at=at, within=within)
-        raise ScheduleRefused(outcome.refusal)
+            raise ScheduleRefused(outcome.refusal)
 
 
 def delete(task: Task, *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:

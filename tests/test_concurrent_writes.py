@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 from accounts.models import ArtistLink
 from tasks.models import SyncStatus, Task
-from tasks.schedules import UNSETTLED_FOR, settle
+from tasks.settling import UNSETTLED_FOR, settle
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task

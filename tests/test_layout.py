@@ -33,6 +33,7 @@ LAYERS = (
     ("tasks.runs",),
     ("tasks.environment",),
     ("tasks.schedules",),
+    ("tasks.settling",),
     ("tasks.enrichment",),
     ("tasks.writes",),
     ("tasks.serializers", "tasks.filters", "tasks.bodies"),

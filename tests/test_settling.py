@@ -21,7 +21,7 @@ from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
-from tasks import environment, schedules, upstream
+from tasks import environment, schedules, settling, upstream
 from tasks.models import SyncStatus, Task
 from tasks.schedules import Step, Wanted, plan
 from tasks.trigger import errors
@@ -73,7 +73,7 @@ class Killed(BaseException):
 
 
 class World:
-    def __init__(self, task: Task, trigger: Standin, module: ModuleType = schedules) -> None:
+    def __init__(self, task: Task, trigger: Standin, module: ModuleType = settling) -> None:
         self.task_id, self.trigger, self.module = task.pk, trigger, module
         self.shifted, self.edits = 0.0, 0
         self.started = timezone.now()
@@ -174,6 +174,7 @@ def a_worker_is_frozen_between_its_check_and_its_send(world: World) -> None:
 
 
 def a_request_takes_effect_after_it_was_given_up(world: World) -> None:
+    world.edit()
     world.trigger.faults.add(Fault("late", method="POST", times=1))
     world.settle()
     world.pass_time(5)
@@ -220,10 +221,20 @@ def a_resume_is_given_up_and_followed_by_a_pause(world: World) -> None:
     world.settle()
 
 
+def the_second_look_is_itself_refused(world: World) -> None:
+    world.settle()
+    a_request_takes_effect_after_it_was_given_up(world)
+    world.trigger.do_late()
+    world.pass_time(90)
+    world.trigger.faults.add(Fault("rate_limit"))
+    world.settle()
+
+
 GUARDS = {
     "no call past the lease": ("if now + LONGEST_CALL > self.started + LEASE.total_seconds():", "if False:"),
     "mark a lost lease": ("again.update(unsettled_until=claim.now + UNSETTLED_FOR)", "pass"),
-    "keep a former mark": ("if definite and claim.was_clear:", "if definite:"),
+    "keep a former mark": ("claim.may_be_as_before if reason else claim.was_clear", "True"),
+    "a failed look clears nothing": ("claim.may_be_as_before if reason else claim.was_clear", "claim.was_clear"),
     "clear only our own mark": ("mine.filter(unsettled_until=claim.unsettled_until)", "mine"),
     "the generation that was read": (
         '"synced_generation": claim.task.generation',
@@ -239,6 +250,7 @@ INTERLEAVINGS: dict[Callable[[World], None], str] = {
     an_edit_comes_while_the_former_is_written: "the generation that was read",
     a_create_and_a_delete_race: "no answer is not definite",
     a_resume_is_given_up_and_followed_by_a_pause: "keep a former mark",
+    the_second_look_is_itself_refused: "a failed look clears nothing",
 }
 
 
@@ -257,14 +269,14 @@ def test_without_its_guard_it_ends_wrong(task: Task, trigger: Standin, interleav
 
 
 def without_guard(name: str) -> Iterator[ModuleType]:
-    """`tasks.schedules` with one guard taken out of its source."""
+    """`tasks.settling` with one guard taken out of its source."""
     guard, nothing = GUARDS[name]
-    source = Path(str(schedules.__file__)).read_text()
+    source = Path(str(settling.__file__)).read_text()
     assert source.count(guard) == 1, f"the guard {name!r} is written differently now"
-    module = ModuleType("schedules_without_a_guard")
+    module = ModuleType("settling_without_a_guard")
     sys.modules[module.__name__] = module
     code = "from django.db.models import F\n" + source.replace(guard, nothing)
-    exec(compile(code, "schedules_without_a_guard", "exec"), module.__dict__)  # noqa: S102  our own source
+    exec(compile(code, "settling_without_a_guard", "exec"), module.__dict__)  # noqa: S102  our own source
     yield module
     del sys.modules[module.__name__]
 
@@ -394,6 +406,6 @@ def test_a_schedule_of_the_former_service_is_adopted(cast: Cast, trigger: Standi
     (adopted,) = trigger.state.schedules()
     assert made.status == 200
     task = make_task(cast.alice, cast.artist, trigger_schedule_id=adopted.id, synced_generation=0)
-    schedules.settle(task.pk, at=timezone.now())
+    settling.settle(task.pk, at=timezone.now())
     (now,) = trigger.state.schedules()
     assert (now.id, now.cron, now.external_id, now.key) == (adopted.id, task.schedule, str(task.pk), None)

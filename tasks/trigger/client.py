@@ -257,6 +257,6 @@ def as_schedule(body: Any) -> Schedule:
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise errors.BrokenAnswer("a schedule without id, task, cron or time zone") from error
-    if not isinstance(schedule.id, str) or not isinstance(schedule.active, bool):
+    if not isinstance(schedule.id, str) or not 0 < len(schedule.id) <= 100 or not isinstance(schedule.active, bool):
         raise errors.BrokenAnswer("a schedule whose id or state is not what it should be")
     return schedule
