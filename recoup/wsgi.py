@@ -14,8 +14,12 @@ LONGEST_CHUNKED_BODY = 1024 * 1024 + 1
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Django takes a body without a Content-Length for none, and a DELETE for one of another task."""
-    if environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
-        body = environ["wsgi.input"].read(LONGEST_CHUNKED_BODY)
-        environ = {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-    return django_application(environ, start_response)
+    return django_application(with_length(environ), start_response)
+
+
+def with_length(environ: dict[str, Any]) -> dict[str, Any]:
+    """Django takes a body without a Content-Length for none, so that a DELETE would be one of another task."""
+    if not environ.get("HTTP_TRANSFER_ENCODING") or environ.get("CONTENT_LENGTH"):
+        return environ
+    body = environ["wsgi.input"].read(LONGEST_CHUNKED_BODY)
+    return {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}

@@ -14,6 +14,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from accounts import staff
 from accounts.models import Account, ApiKey, Identity
+from tasks import writes
 from tasks.models import Task
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.wire import Standin
@@ -140,6 +141,24 @@ def test_pause_resume_and_sync_now(browser: Client, cast: Cast, trigger: Standin
     trigger.state.remove_schedule(made.id)
     act_on_all(browser, "sync_now")
     assert trigger.state.count_schedules() == 1
+
+
+def test_a_stale_form_writes_only_what_its_person_changed(browser: Client, cast: Cast, trigger: Standin) -> None:
+    browser.post("/admin/tasks/task/add/", form(cast))
+    task = Task.objects.get()
+    shown = {f"initial-{name}": value for name, value in form(cast).items()}
+    writes.change(task, {"enabled": False, "schedule": "7 7 * * *"}, at=timezone.now())
+    browser.post(f"/admin/tasks/task/{task.pk}/change/", {**form(cast, title="Without a typo"), **shown})
+    row = Task.objects.get()
+    assert (row.title, row.enabled, row.schedule) == ("Without a typo", False, "7 7 * * *")
+
+
+def test_resuming_what_trigger_refuses_is_said_and_no_crash(browser: Client, cast: Cast, trigger: Standin) -> None:
+    make_task(cast.alice, cast.artist, enabled=False, synced_generation=0)
+    refusal = "Invalid cron expression: too modern"
+    trigger.faults.add(Fault("status", method="POST", path="/api/v1/schedules", status=422, message=refusal))
+    act_on_all(browser, "resume")
+    assert Task.objects.get().sync_status == "refused"
 
 
 @pytest.mark.parametrize("way", ["one", "selected"])

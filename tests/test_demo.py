@@ -10,6 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,6 +134,21 @@ def test_its_people_read_their_tasks_and_runs(demo: Demo) -> None:
     assert (status, body["status"]) == (414, "error")
     status, body = demo.get("/api/tasks/runs", "x" * 100_000)
     assert (status, set(body)) == (401, {"status", "error"})
+
+
+def test_a_body_without_its_length_is_read(demo: Demo) -> None:
+    ids = demo.command("seed_demo", "--json")
+    one, other = ids["tasks"]["New release radar"], ids["tasks"]["Short video ideas"]
+    headers = {"x-api-key": ids["accounts"]["alice"]["api_key"], "content-type": "application/json"}
+    statuses = []
+    for query, task_id in ((f"?id={one}", other), ("", other)):
+        with closing(HTTPConnection("127.0.0.1", demo.port, timeout=10)) as connection:
+            body = iter([json.dumps({"id": task_id}).encode()])
+            connection.request("DELETE", f"/api/tasks{query}", body=body, headers=headers, encode_chunked=True)
+            statuses.append(connection.getresponse().status)
+    assert statuses == [400, 200]
+    _, left = demo.get("/api/tasks", ids["accounts"]["alice"]["api_key"])
+    assert one in {task["id"] for task in left["tasks"]}
 
 
 def test_a_malformed_header_is_neither_logged_nor_repeated(demo: Demo) -> None:

@@ -224,6 +224,26 @@ def test_after_a_failed_fetch_nothing_waits_for_the_next_one(provider: responses
     assert fetched.wait(10)
 
 
+def test_all_that_miss_a_key_wait_for_the_one_fetch(provider: responses.RequestsMock) -> None:
+    keys, released, found = ProviderKeys(JWKS_URL), threading.Event(), []
+
+    def slow(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        released.wait(10)
+        return 200, {}, json.dumps(JWKS)
+
+    provider.remove("GET", JWKS_URL)
+    provider.add_callback("GET", JWKS_URL, callback=slow)
+    threads = [threading.Thread(target=lambda: found.append(keys.find("ec", now=0.0))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    released.set()
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 8
+    assert None not in found
+    assert len(provider.calls) == 1
+
+
 def test_a_redirect_of_the_provider_is_not_followed(provider: responses.RequestsMock) -> None:
     provider.replace("GET", JWKS_URL, status=302, headers={"location": "http://169.254.169.254/"})
     assert ProviderKeys(JWKS_URL).find("ec", now=0.0) is None

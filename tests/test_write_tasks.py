@@ -2,15 +2,20 @@
 
 import json
 from datetime import timedelta
+from io import BytesIO
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.models import ArtistLink, Organization
+from accounts.models import ArtistLink, Membership, Organization
+from recoup.wsgi import with_length
+from tasks import writes
 from tasks.models import Task
 from tasks.trigger.standin.faults import Fault
+from tasks.trigger.standin.messages import Request
 from tasks.trigger.standin.state import StandinSchedule
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
@@ -419,3 +424,82 @@ def test_a_write_takes_no_parameters(alice_api: ContractClient, cast: Cast, meth
 def test_every_script_is_kept_unchanged(alice_api: ContractClient, cast: Cast, text: str) -> None:
     task = made(alice_api, cast, title=text, prompt=text)
     assert (task["title"], task["prompt"]) == (text, text)
+
+
+# --- In each other's way ---------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_a_task_that_is_deleted_meanwhile_writes_nothing_back(
+    alice_api: ContractClient, cast: Cast
+) -> None:
+    task = make_task(cast.alice, cast.artist)
+    writes.delete(task, at=timezone.now())
+    with pytest.raises(writes.TaskGone):
+        writes.change(task, {"title": "secret", "prompt": "secret"}, at=timezone.now())
+    assert Task.objects.get().title == ""
+
+
+def meanwhile(trigger: Standin, **changes: Any) -> None:
+    """Somebody else writes while Trigger.dev makes up its mind about a POST."""
+
+    def write(request: Request) -> None:
+        if request.method == "POST":
+            trigger.before = lambda request: None
+            Task.objects.update(**changes, generation=F("generation") + 1)
+
+    trigger.before = write
+
+
+def test_a_refused_task_that_somebody_has_changed_meanwhile_stays(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    refuse(trigger, "Invalid cron expression: too modern")
+    meanwhile(trigger, title="newer")
+    task = made(alice_api, cast)
+    assert (task["title"], task["sync_status"]) == ("newer", "pending")
+
+
+def test_a_refused_change_is_not_undone_over_a_newer_one(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    task = made(alice_api, cast)
+    refuse(trigger, "Invalid cron expression: too modern")
+    meanwhile(trigger, title="newer", schedule="3 3 * * *")
+    after = changed(alice_api, task, schedule="1 1 * * *")
+    assert (after["title"], after["schedule"], after["sync_status"]) == ("newer", "3 3 * * *", "pending")
+
+
+def test_a_task_whose_schedule_is_refused_can_still_be_paused_and_renamed(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    task = made(alice_api, cast)
+    trigger.faults.add(Fault("status", times=1, method="POST"))
+    changed(alice_api, task, schedule="1 1 * * *")
+    refuse(trigger, "Invalid cron expression: too modern")
+    renamed = changed(alice_api, task, title="Renamed", enabled=False)
+    assert (renamed["title"], renamed["enabled"], renamed["sync_status"]) == ("Renamed", False, "refused")
+    assert schedule_of(trigger, task).active is False
+
+
+def test_acting_for_an_admin_lends_none_of_its_reach(cast: Cast, trigger: Standin) -> None:
+    club = Organization.objects.create(name="Club")
+    for name in ("charlie", "dora"):
+        Membership.objects.create(account=cast.person(name), organization=club)
+    charlie, as_dora = with_key(make_key(cast.charlie)), {"account_id": str(cast.dora.pk)}
+    for artist_id in (str(cast.alice.pk), str(cast.artist.pk), UNKNOWN):
+        assert send(charlie, "POST", body(cast, artist_account_id=artist_id, **as_dora)).status_code == 403
+    dora = with_key(make_key(cast.dora))
+    assert send(dora, "POST", body(cast, artist_account_id=str(cast.alice.pk))).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_a_body_of_more_than_a_megabyte_is_a_400(alice_api: ContractClient, method: str) -> None:
+    response = send(alice_api, method, b'{"title": "' + b"x" * 1024 * 1024 + b'"}')
+    assert response.status_code == 400
+
+
+def test_a_body_without_its_length_gets_one() -> None:
+    environ = with_length({"HTTP_TRANSFER_ENCODING": "chunked", "wsgi.input": BytesIO(b"{}")})
+    assert (environ["CONTENT_LENGTH"], environ["wsgi.input"].read()) == ("2", b"{}")
+    usual = {"CONTENT_LENGTH": "2", "wsgi.input": BytesIO(b"{}")}
+    assert with_length(usual) is usual
