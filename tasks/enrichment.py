@@ -95,4 +95,5 @@ def compare_newest_fire(task: Task, run_id: str) -> None:
     deadline = time.monotonic() + settings.REQUEST_DEADLINE
     fire = runs.learn_fire(str(task.trigger_schedule_id), run_id, deadline=deadline)
     if still_counts(fire, task) and list(fire.upcoming) != next_times(task, now=fire.timestamp):
-        logger.error("Task %s: Trigger.dev says it fires at other times than cron.py computes", task.id)
+        message = "Task %s: Trigger.dev says it fires at other times than cron.py computes (%d times so far)"
+        logger.error(message, task.id, runs.count_disagreement())

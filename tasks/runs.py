@@ -205,6 +205,13 @@ def learn_fire(schedule_id: str, run_id: str, *, deadline: float) -> Fire:
     return fire
 
 
+def count_disagreement() -> int:
+    """How often Trigger.dev's times were not the computed ones, this one included."""
+    name = cache_name("count", "cron-disagreements")
+    cache.add(name, 0, None)
+    return cache.incr(name)
+
+
 def fire_of(run: Run) -> Fire:
     payload: Any = run.get("payload")
     try:

@@ -281,6 +281,7 @@ def test_a_disagreement_between_trigger_and_what_is_computed_is_logged(
     tasks_of(alice_api)
     upstream.finish()
     assert f"Task {task.pk}: Trigger.dev says it fires at other times" in caplog.text
+    assert "(1 times so far)" in caplog.text
 
 
 # --- What it costs ---------------------------------------------------------------------------------------------------
