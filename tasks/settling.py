@@ -175,7 +175,7 @@ def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outco
 
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
-    """A definite no: nothing has changed at Trigger.dev."""
+    """A definite no: nothing is under way any more, though an earlier call of the same step may have worked."""
     writers_fault = isinstance(error, errors.Refused) and error.reason.startswith(REFUSALS_OF_THE_WRITER)
     logger.warning("Task %s was refused: %s", claim.task.pk, error)
     finish(claim, definite=True, reason=str(error))

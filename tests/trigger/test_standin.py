@@ -1,8 +1,7 @@
 """The stand-in is as faithful as the recordings can tell."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,33 +11,11 @@ from tasks.trigger.standin.shapes import API_VERSION, FLAGS, STATUSES
 from tasks.trigger.standin.state import StandinRun, State
 from tasks.trigger.standin.wire import Standin
 from tests import recordings
+from tests.trigger.conftest import HEADERS, NOW, Clock
 
-NOW = datetime(2026, 11, 21, 22, 40, tzinfo=UTC)
-KEY = "tr_prod_EXAMPLE"
-HEADERS = {"Authorization": f"Bearer {KEY}"}
 # Without these the official SDK refuses the answer.
 SDK_KEYS = {"id", "status", "taskIdentifier", "isTest", "createdAt", "updatedAt", "tags", *FLAGS}
 SDK_KEYS |= {"costInCents", "baseCostInCents", "durationMs"}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def standin(clock: Clock) -> Iterator[Standin]:
-    standin = Standin(State(clock=clock), {KEY: {"id": "cmenvprod0000000000000001", "name": "prod"}})
-    yield standin
-    standin.state.close()
 
 
 def ask(standin: Standin, target: str, *, method: str = "GET", body: Any = None, **headers: str) -> Reply:

@@ -1,7 +1,6 @@
 """The stand-in's schedules, against the recordings and against what was recorded to surprise."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,24 +8,11 @@ import pytest
 
 from tasks.trigger.standin.messages import Reply, Request
 from tasks.trigger.standin.schedules import fire_due
-from tasks.trigger.standin.state import State
 from tasks.trigger.standin.wire import Standin
 from tests import recordings
-from tests.trigger.test_standin import HEADERS, KEY, Clock
+from tests.trigger.conftest import HEADERS, Clock
 
 PATH = "/api/v1/schedules"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def standin(clock: Clock) -> Iterator[Standin]:
-    standin = Standin(State(clock=clock), {KEY: {"id": "cmenvprod0000000000000001", "name": "prod"}})
-    yield standin
-    standin.state.close()
 
 
 def ask(standin: Standin, method: str, path: str, body: Any = None) -> Reply:
