@@ -48,3 +48,8 @@ def demo(name: str) -> str:
 def fingerprint(secret: str) -> str:
     """12 hex digits that tell secrets apart without giving them away; for names of cache entries."""
     return hashlib.sha256(secret.encode()).hexdigest()[:12]
+
+
+def digest_of(*parts: str) -> str:
+    """64 hex digits that stand for these texts in this order; for what has no secret to be digested with."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()

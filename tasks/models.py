@@ -24,6 +24,10 @@ class TaskQuerySet(models.QuerySet["Task"]):
     def living(self) -> Self:
         return self.filter(deleted_at__isnull=True)
 
+    def unsettled(self) -> Self:
+        """What Trigger.dev is not known to hold, deleted tasks included."""
+        return self.filter(~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False))
+
     def with_people(self) -> Self:
         """The artist and the owner's e-mail in the same query."""
         primary = AccountEmail.objects.filter(account=OuterRef("account"), is_primary=True)
@@ -47,6 +51,8 @@ class Task(models.Model):
         db_default=Now(), editable=False, help_text="Since when the task has its present cron and time zone."
     )
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Such runs are not found by the schedule: only tasks that have some are asked about by their tag too.
+    run_by_hand_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     trigger_schedule_id = models.CharField(max_length=100, null=True, blank=True, editable=False)  # noqa: DJ001
     generation = models.PositiveBigIntegerField(default=1, editable=False)
@@ -99,6 +105,44 @@ class Task(models.Model):
         if self.synced_generation == self.generation and self.unsettled_until is None:
             return SyncStatus.IN_SYNC
         return SyncStatus.PENDING
+
+
+class RunRequest(models.Model):
+    """Somebody asked for a run of a task now. Written before Trigger.dev is asked, so that nobody's run is unknown."""
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="run_requests")
+    asked_by = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    asked_by_staff = models.CharField(max_length=150, blank=True, default="")
+    asked_at = models.DateTimeField()
+    digest = models.CharField(max_length=64, unique=True, help_text="What Trigger.dev tells repeated requests by.")
+    run_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001  null until Trigger.dev has said it
+
+    class Meta:
+        ordering = ["-asked_at", "-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(asked_by__isnull=False) ^ ~Q(asked_by_staff=""), name="run_request_by_an_account_or_staff"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.run_id or "not known to have started"
+
+
+class TaskCreation(models.Model):
+    """A POST with an Idempotency-Key that made a task: the same one again is answered with that task."""
+
+    caller = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+")
+    key = models.CharField(max_length=255)
+    body_digest = models.CharField(max_length=64)
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["caller", "key"], name="idempotency_key_once")]
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class TriggerBinding(models.Model):

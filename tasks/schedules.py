@@ -1,11 +1,14 @@
 """What a task wants Trigger.dev to hold, and the steps that make a schedule so: planned purely, then carried out."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 from django.conf import settings
 
+from accounts.ids import as_uuid
 from tasks import zones
 from tasks.models import Task
 from tasks.trigger import errors
@@ -40,7 +43,7 @@ class Wanted:
 
 def wanted_by(task: Task) -> Wanted:
     return Wanted(
-        key=f"{settings.TRIGGER_NAMESPACE}{task.pk}",
+        key=key_of(task.pk),
         task=settings.TRIGGER_TASK_IDENTIFIER,
         cron=task.schedule,
         timezone=zones.sent(task.timezone),
@@ -48,6 +51,21 @@ def wanted_by(task: Task) -> Wanted:
         active=task.is_enabled,
         exists=task.deleted_at is None,
     )
+
+
+def key_of(task_id: UUID) -> str:
+    return f"{settings.TRIGGER_NAMESPACE}{task_id}"
+
+
+def task_named_by(schedule: Schedule) -> UUID | None:
+    """The task whose schedule this is by its own account; None for a schedule that is not ours.
+
+    Ours start our task, and have an externalId and a key that name the same task id, or that externalId and no key.
+    """
+    task_id = as_uuid(schedule.external_id)
+    if task_id is None or schedule.is_declarative or schedule.task != settings.TRIGGER_TASK_IDENTIFIER:
+        return None
+    return task_id if schedule.key in (None, key_of(task_id)) else None
 
 
 # --- Plan and carry out ----------------------------------------------------------------------------------------------
@@ -125,9 +143,14 @@ def look(
 ) -> Schedule | None:
     """By key, else by the id that the row knows: a schedule that was adopted has another key, or none."""
     for name in (wanted.key, known_id):
-        if name:
-            try:
-                return client.retrieve_schedule(name, deadline=deadline())
-            except errors.NotFound:
-                continue
+        with suppress(errors.NotFound):
+            schedule = client.retrieve_schedule(name, deadline=deadline()) if name else None
+            if schedule is not None and may_be(wanted, schedule):
+                return schedule
     return None
+
+
+def may_be(wanted: Wanted, schedule: Schedule) -> bool:
+    """Whether it can be this task's schedule: it has its key, or was adopted. One that is declared in code never is."""
+    is_adoptable = schedule.task == wanted.task and schedule.external_id in (None, "", wanted.external_id)
+    return not schedule.is_declarative and (schedule.key == wanted.key or is_adoptable)

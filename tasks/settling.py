@@ -80,11 +80,18 @@ class Claim:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt came to. `refusal` is Trigger.dev's word on a cron or a zone that it does not take."""
+    """What an attempt came to. `refusal` is Trigger.dev's word on a cron or a zone that it does not take.
+
+    `retry_after`: in how many seconds Trigger.dev wants to be asked again, where it said so. `is_unanswered`: it did
+    not say anything. `is_busy`: somebody else has the lease, and nothing was tried.
+    """
 
     step: Step | None
     settled: bool
     refusal: str = ""
+    retry_after: float | None = None
+    is_unanswered: bool = False
+    is_busy: bool = False
 
 
 def settle(
@@ -96,7 +103,7 @@ def settle(
     """
     claim = take_lease(task_id, at=at, clock=clock)
     if claim is None:
-        return Outcome(None, settled=False)
+        return Outcome(None, settled=False, is_busy=True)
     until = clock() + within
 
     def deadline() -> float:
@@ -110,7 +117,7 @@ def settle(
     except (errors.TriggerError, LeaseTooShort, NotOurEnvironment) as error:
         logger.warning("Task %s is not settled: %s", task_id, error)
         finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))
-        return Outcome(None, settled=False)
+        return Outcome(None, settled=False, is_unanswered=True)
     except Exception:
         # Our fault. The write stands all the same, and its reader is told that it is not settled.
         logger.exception("Task %s could not be settled", task_id)
@@ -145,9 +152,12 @@ def take_lease(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time
     return claim
 
 
-def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, reason: str = "") -> None:
-    """Without `reason` Trigger.dev holds what the claim read. With one, what was unsettled before stays unsettled:
-    only a look that succeeded can tell."""
+def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, reason: str = "") -> bool:
+    """False where the lease was lost.
+
+    Without `reason` Trigger.dev holds what the claim read. With one, what was unsettled before stays unsettled:
+    only a look that succeeded can tell.
+    """
     mine = Task.objects.filter(pk=claim.task.pk, lease_token=claim.token)
     result: dict[str, object] = {"sync_error": reason}
     if not reason:
@@ -156,10 +166,12 @@ def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, re
     with transaction.atomic():
         if definite and (claim.may_be_as_before if reason else claim.was_clear):
             mine.filter(unsettled_until=claim.unsettled_until).update(unsettled_until=None)
-        if not mine.update(**result, lease_token=None, lease_until=None):
-            # The lease was lost: what we sent may come after what its new holder saw.
-            again = Task.objects.filter(pk=claim.task.pk)
-            again.update(unsettled_until=claim.now + UNSETTLED_FOR)
+        if mine.update(**result, lease_token=None, lease_until=None):
+            return True
+        # What we sent may come after what the lease's new holder saw.
+        again = Task.objects.filter(pk=claim.task.pk)
+        again.update(unsettled_until=claim.now + UNSETTLED_FOR)
+        return False
 
 
 def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outcome:
@@ -176,12 +188,13 @@ def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outco
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
     """A definite no: nothing is under way any more, though an earlier call of the same step may have worked."""
-    writers_fault = isinstance(error, errors.Refused) and error.reason.startswith(REFUSALS_OF_THE_WRITER)
+    reason = error.reason if isinstance(error, errors.Refused) else ""
+    is_writers_fault = reason.startswith(REFUSALS_OF_THE_WRITER)
     logger.warning("Task %s was refused: %s", claim.task.pk, error)
-    finish(claim, definite=True, reason=str(error))
-    if not writers_fault:
-        return Outcome(None, settled=False)
+    is_ours = finish(claim, definite=True, reason=str(error))
+    if not is_writers_fault or not is_ours:
+        return Outcome(None, settled=False, retry_after=getattr(error, "retry_after", None))
     Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation).update(
         refused_generation=claim.task.generation
     )
-    return Outcome(None, settled=False, refusal=str(getattr(error, "reason", "")))
+    return Outcome(None, settled=False, refusal=reason)

@@ -3,14 +3,14 @@
 Whatever Trigger.dev does, the write stands, and is settled later; only a cron or a zone that it refuses is undone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 from django.db.models import F
 
-from tasks.models import Task
+from tasks.models import Task, TaskCreation, TaskQuerySet
 from tasks.settling import ATTEMPT_WITHIN, settle
 
 SCHEDULE_FIELDS = ("schedule", "timezone")
@@ -24,14 +24,34 @@ class ScheduleRefused(Exception):
     """Trigger.dev does not take the cron or the time zone"""
 
 
-def create(fields: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> Task:
-    """Raises ScheduleRefused, and then there is no row."""
-    task = Task.objects.create(**fields, created_at=at, schedule_changed_at=at)
+def create(
+    fields: Mapping[str, Any],
+    *,
+    at: datetime,
+    within: float = ATTEMPT_WITHIN,
+    alongside: Callable[[Task], None] | None = None,
+) -> Task:
+    """Raises ScheduleRefused, and then there is no task. `alongside` writes in the task's own transaction."""
+    with transaction.atomic():
+        task = Task.objects.create(**fields, created_at=at, schedule_changed_at=at)
+        if alongside is not None:
+            alongside(task)
     outcome = settle(task.pk, at=at, within=within)
     # Somebody who has changed it meanwhile wants it: then it stays, and says that it is refused.
-    if outcome.refusal and Task.objects.filter(pk=task.pk, generation=1).delete()[0]:
+    if outcome.refusal and undo(Task.objects.filter(pk=task.pk, generation=1), at=at):
         raise ScheduleRefused(outcome.refusal)
     return task
+
+
+def undo(created: TaskQuerySet, *, at: datetime) -> bool:
+    """The row goes, unless another attempt may have made a schedule of it: then it stays as the mark of a deletion."""
+    TaskCreation.objects.filter(task__in=created).delete()
+    never_sent = created.filter(synced_generation=0, unsettled_until__isnull=True)
+    return bool(never_sent.delete()[0] or hide(created, at=at))
+
+
+def hide(tasks: TaskQuerySet, *, at: datetime) -> int:
+    return tasks.living().update(deleted_at=at, title="", prompt="", updated_at=at, generation=F("generation") + 1)
 
 
 def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
@@ -61,7 +81,5 @@ def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: floa
 
 def delete(task: Task, *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
     """Hides the task everywhere at once. The row stays, without its text, as the evidence of whose runs those were."""
-    Task.objects.living().filter(pk=task.pk).update(
-        deleted_at=at, title="", prompt="", updated_at=at, generation=F("generation") + 1
-    )
+    hide(Task.objects.filter(pk=task.pk), at=at)
     settle(task.pk, at=at, within=within)

@@ -8,7 +8,7 @@ The header `x-trigger-api-version` is not sent: without it, the status names are
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ import urllib3
 
 from tasks.trigger import errors
 from tasks.trigger.transport import BoundedAdapter, bounded_by
-from tasks.trigger.types import Run, RunPage, Schedule, SchedulePage
+from tasks.trigger.types import Allowance, Run, RunPage, Schedule, SchedulePage
 
 CONNECT_TIMEOUT = 1.0
 READ_TIMEOUT = 2.5
@@ -43,6 +43,7 @@ class TriggerClient:
     def __init__(self, base_url: str, secret_key: str) -> None:
         self._base_url = base_url.rstrip("/")
         self._adapter = BoundedAdapter(pool_connections=1, pool_maxsize=CONNECTIONS)
+        self.allowance: Allowance | None = None
         self._headers = {"Authorization": f"Bearer {secret_key}", "Accept": "application/json"}
 
     def close(self) -> None:
@@ -67,9 +68,20 @@ class TriggerClient:
         """One run with its payload and output; NotFound also for one of another environment."""
         return as_run(self._get(f"/api/v3/runs/{quote(run_id, safe='')}", {}, deadline=deadline))
 
-    def list_schedules(self, *, page: int, deadline: float) -> SchedulePage:
-        """A page of at most 100, newest first. An empty one may only mean that nothing is deployed at the moment."""
-        query = {"page": str(page), "perPage": str(SCHEDULES_PER_PAGE)}
+    def trigger_run(
+        self, task: str, *, payload: Mapping[str, Any], tags: Sequence[str], idempotency_key: str, deadline: float
+    ) -> str:
+        """Starts a run and gives its id; the same key gives the same run, so that trying again is harmless."""
+        options = {"tags": list(tags), "idempotencyKey": idempotency_key, "payloadType": "application/json"}
+        path = f"/api/v1/tasks/{quote(task, safe='')}/trigger"
+        body = self._try_again("POST", path, deadline=deadline, json={"payload": payload, "options": options})
+        if not isinstance(body, dict) or not isinstance(body.get("id"), str) or not 0 < len(body["id"]) <= 100:
+            raise errors.BrokenAnswer("a started run without id")
+        return str(body["id"])
+
+    def list_schedules(self, *, page: int, per_page: int = SCHEDULES_PER_PAGE, deadline: float) -> SchedulePage:
+        """At most 100 a page, newest first. An empty list may only mean that nothing is deployed at the moment."""
+        query = {"page": str(page), "perPage": str(per_page)}
         return as_schedule_page(self._get("/api/v1/schedules", query, deadline=deadline))
 
     def retrieve_schedule(self, name: str, *, deadline: float) -> Schedule:
@@ -106,9 +118,11 @@ class TriggerClient:
         return read_answer(*self._send(request.prepare(), deadline=deadline))
 
     def _get(self, path: str, query: Mapping[str, str], *, deadline: float) -> Any:
-        """Only reads come here, so that trying again is harmless."""
-        request = requests.Request("GET", self._base_url + path, params=query, headers=self._headers)
-        prepared = request.prepare()
+        return self._try_again("GET", path, deadline=deadline, params=query)
+
+    def _try_again(self, method: str, path: str, *, deadline: float, **content: Any) -> Any:
+        """Only what may be sent twice comes here: reads, and what carries an idempotency key."""
+        prepared = requests.Request(method, self._base_url + path, headers=self._headers, **content).prepare()
         for left in reversed(range(TRIES)):
             try:
                 return read_answer(*self._send(prepared, deadline=deadline))
@@ -130,6 +144,7 @@ class TriggerClient:
         timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
         try:
             with bounded_by(deadline), self._adapter.send(prepared, timeout=timeout, stream=True) as response:
+                self.allowance = allowance_of(response) or self.allowance
                 return response, read_body(response)
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
             raise errors.TimedOut(str(prepared.path_url)) from error
@@ -175,6 +190,15 @@ def seconds_until_reset(response: requests.Response) -> float:
     except (KeyError, ValueError):
         return DEFAULT_RETRY_AFTER
     return min(max(left, 0.0), 60.0) if math.isfinite(left) else DEFAULT_RETRY_AFTER
+
+
+def allowance_of(response: requests.Response) -> Allowance | None:
+    """From the three x-ratelimit headers, which every authenticated answer has (recorded: ratelimit_*)."""
+    try:
+        limit, remaining = (int(response.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining"))
+    except (KeyError, ValueError):
+        return None
+    return Allowance(limit, remaining, seconds_until_reset(response))
 
 
 def parsed(body: bytes) -> Any:
@@ -238,7 +262,7 @@ def schedule_path(name: str) -> str:
 
 def as_schedule_page(body: Any) -> SchedulePage:
     try:
-        return SchedulePage([as_schedule(item) for item in body["data"]], int(body["pagination"]["totalPages"]))
+        return SchedulePage([as_schedule(item) for item in body["data"]], int(body["pagination"]["count"]))
     except (TypeError, KeyError, ValueError) as error:
         raise errors.BrokenAnswer("a list of schedules without data or pagination") from error
 

@@ -38,8 +38,19 @@ class Schedule:
 
 @dataclass(frozen=True)
 class SchedulePage:
+    """`count` is that of the whole list."""
+
     schedules: list[Schedule]
-    pages: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What Trigger.dev said it would still answer: `remaining` of `limit` calls, and full again after `seconds`."""
+
+    limit: int
+    remaining: int
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def test_a_recorded_list_of_schedules_is_read(client: TriggerClient, wire: respo
     recorded = recordings.recording(name)["response"]["body"]
     page = client.list_schedules(page=1, deadline=soon())
     assert [schedule.id for schedule in page.schedules] == [item["id"] for item in recorded["data"]]
-    assert page.pages == recorded["pagination"]["totalPages"]
+    assert page.count == recorded["pagination"]["count"]
 
 
 def test_a_write_is_sent_once(client: TriggerClient, wire: responses.RequestsMock) -> None:

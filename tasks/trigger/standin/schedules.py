@@ -100,7 +100,9 @@ def put(
 
 def retrieve(state: State, request: Request, environment: Mapping[str, str], name: str) -> Reply:
     schedule = state.schedule(name)
-    return ok(single(schedule, environment)) if schedule else error(404, "Schedule not found")
+    if schedule is None:
+        return error(404, "Schedule not found")
+    return broken() if schedule.poisoned else ok(single(schedule, environment))
 
 
 def delete(state: State, request: Request, environment: Mapping[str, str], name: str) -> Reply:

@@ -1,0 +1,85 @@
+"""Idempotency-Key: a POST that is sent again makes no second task, and is answered with the first.
+
+A row is written in the task's own transaction, so that there is a key exactly where there is a task; what failed may be
+tried again. A key is its caller's own, and is forgotten after a day.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.db import IntegrityError
+
+from accounts import keys
+from tasks import writes
+from tasks.models import Task, TaskCreation
+
+KEPT_FOR = timedelta(hours=24)
+LONGEST_KEY = 255
+# Two requests with one key can only meet so often: each time one of them is refused, and makes room.
+TRIES = 5
+
+
+class AnotherBody(Exception):
+    """This Idempotency-Key was sent before, with another body. Use a new key for each new request."""
+
+
+class TaskIsGone(Exception):
+    """The task that this Idempotency-Key made has been deleted. Use a new key to make another one."""
+
+
+class Taken(Exception):
+    """Another request with this key has come first"""
+
+
+@dataclass(frozen=True)
+class Key:
+    caller_id: UUID
+    text: str
+    body_digest: str
+
+    def keep(self, task: Task, *, at: datetime) -> None:
+        """In the transaction that makes the task. Raises Taken."""
+        mine = TaskCreation.objects.filter(caller_id=self.caller_id, key=self.text)
+        mine.filter(created_at__lte=at - KEPT_FOR).delete()
+        try:
+            mine.create(caller_id=self.caller_id, key=self.text, body_digest=self.body_digest, task=task, created_at=at)
+        except IntegrityError:
+            raise Taken from None
+
+    def task(self, *, at: datetime) -> Task | None:
+        """The task that was made with it. Raises AnotherBody or TaskIsGone."""
+        made = TaskCreation.objects.filter(caller_id=self.caller_id, key=self.text, created_at__gt=at - KEPT_FOR)
+        creation = made.select_related("task").first()
+        if creation is None:
+            return None
+        if creation.body_digest != self.body_digest:
+            raise AnotherBody
+        if creation.task.deleted_at is not None:
+            raise TaskIsGone
+        return creation.task
+
+
+def create_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: float) -> tuple[Task, bool]:
+    """The task, and whether it is an earlier request's."""
+    for left in reversed(range(TRIES)):
+        former = key.task(at=at)
+        if former is not None:
+            return former, True
+        try:
+            return writes.create(fields, at=at, within=within, alongside=lambda task: key.keep(task, at=at)), False
+        except Taken:
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def digest_of(body: Mapping[str, Any]) -> str:
+    """The same for two bodies that ask for the same task, however they are written."""
+    return keys.digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
+
+
+def forget_old(*, at: datetime) -> None:
+    TaskCreation.objects.filter(created_at__lte=at - KEPT_FOR).delete()

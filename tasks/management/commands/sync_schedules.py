@@ -1,0 +1,213 @@
+"""Makes Trigger.dev's schedules equal to the tasks: for cron, for a person at a terminal, or as a service."""
+
+import json
+import signal
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from types import FrameType
+from typing import Any, NoReturn
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, connection
+from django.utils import timezone
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from accounts.lookup import UnknownAccount, account_named
+from tasks import upstream
+from tasks.pace import Pace
+from tasks.reconciliation import Change, Result, Watcher
+from tasks.schedules import Step
+from tasks.sync import Options, Report, Status, run_pass
+from tasks.sync_lock import only_one
+
+HELP = """\
+Make Trigger.dev's schedules equal to the tasks: finish what is pending, and wait until nothing under way can change it
+any more. Exit status: 0 in sync, 1 something failed, 2 --dry-run found something to do, 3 it is running already."""
+DONE = {
+    Step.NOTHING: "noted",
+    Step.CREATE: "created",
+    Step.REPLACE: "replaced",
+    Step.ADOPT: "replaced",
+    Step.ACTIVATE: "activated",
+    Step.RESUME: "resumed",
+    Step.DEACTIVATE: "deactivated",
+    Step.PAUSE: "paused",
+    Step.DELETE: "deleted",
+}
+# A shorter wait than this many seconds is not worth a line.
+SHORT_WAIT = 2.0
+
+
+class Stopped(Exception):
+    """Somebody ended the watch."""
+
+
+class Command(BaseCommand):
+    help = HELP
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--full", action="store_true", help="compare every task with all of Trigger.dev's schedules, and repair"
+        )
+        parser.add_argument("--prune", action="store_true", help="with --full: delete schedules of ours without a task")
+        parser.add_argument("--yes", action="store_true", help="delete also more than 10 schedules, or 10 % of them")
+        parser.add_argument("--dry-run", action="store_true", help="change nothing, print what would be done")
+        parser.add_argument("--account", metavar="ID|EMAIL", help="only the tasks of this account")
+        parser.add_argument("--json", action="store_true", help="print one line of JSON in the end")
+        parser.add_argument(
+            "--watch", type=float, metavar="SECONDS", help="again and again, with this pause, until ended"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        chosen = chosen_options(options)
+        if options["watch"] is not None:
+            signal.signal(signal.SIGTERM, stop)
+            self.watch(chosen, pause=options["watch"], as_json=options["json"])
+            return
+        report = self.one_pass(chosen, as_json=options["json"])
+        if report is None:
+            raise CommandError("sync_schedules is running already.", returncode=Status.ALREADY_RUNNING)
+        if report.status:
+            sys.exit(report.status)
+
+    def watch(self, options: Options, *, pause: float, as_json: bool) -> None:
+        """A pass that cannot be made is left out: the next one may be."""
+        try:
+            while True:
+                try:
+                    if self.one_pass(options, as_json=as_json) is None:
+                        self.stderr.write("Another sync_schedules is running; this pass is left to it.")
+                except DatabaseError as error:
+                    self.stderr.write(f"This pass failed at the database: {error}")
+                    connection.close()
+                self.sleep(pause)
+        except (KeyboardInterrupt, Stopped):
+            self.stderr.write("Ended.")
+
+    def one_pass(self, options: Options, *, as_json: bool) -> Report | None:
+        """None where another process is at it."""
+        with only_one() as is_ours:
+            if not is_ours:
+                return None
+            watcher = self.watcher(as_json=as_json)
+            with watcher.shown():
+                pace = Pace(upstream.client(), now=timezone.now, wait=watcher.wait)
+                report = run_pass(options, pace=pace, watcher=watcher)
+        self.print_report(report, options, as_json=as_json)
+        return report
+
+    def watcher(self, *, as_json: bool) -> "Lines":
+        if as_json:
+            return Silence(self)
+        return Bar(self) if self.stdout.isatty() else Lines(self)
+
+    def print_report(self, report: Report, options: Options, *, as_json: bool) -> None:
+        if as_json:
+            self.stdout.write(json.dumps(as_dict(report, options), default=str))
+            return
+        for text in (*report.notes, *report.problems):
+            self.stderr.write(text)
+        self.stdout.write(verdict(report))
+
+
+def chosen_options(options: dict[str, Any]) -> Options:
+    if options["prune"] and not options["full"]:
+        raise CommandError("--prune needs --full: only the whole list shows which schedules have no task.")
+    if options["watch"] is not None and options["watch"] < 1:
+        raise CommandError(f"--watch must be 1 second or more, not {options['watch']:g}.")
+    try:
+        account = account_named(options["account"]) if options["account"] else None
+    except UnknownAccount as error:
+        raise CommandError(str(error)) from None
+    return Options(options["full"], options["prune"], options["dry_run"], options["yes"], account)
+
+
+def stop(number: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped
+
+
+def verdict(report: Report) -> str:
+    counts = {result: sum(change.result is result for change in report.changes) for result in Result}
+    words = {
+        Status.IN_SYNC: "In sync",
+        Status.FAILED: "Not in sync",
+        Status.DRIFT: "Not in sync; nothing was changed",
+    }[report.status]
+    counted = ", ".join(f"{count} {result}" for result, count in counts.items() if count) or "nothing to do"
+    return f"{words}: {report.tasks} tasks, {counted}."
+
+
+def as_dict(report: Report, options: Options) -> dict[str, Any]:
+    return {
+        "status": report.status.name.lower(),
+        "dry_run": options.is_dry,
+        "tasks": report.tasks,
+        "changes": [asdict(change) for change in report.changes],
+        "problems": report.problems,
+        "notes": report.notes,
+    }
+
+
+def line(change: Change) -> str:
+    words = {Result.DONE: DONE[change.step], Result.PLANNED: f"would {change.step}", Result.FAILED: "FAILED"}
+    if change.result is Result.PLANNED and change.step is Step.NOTHING:
+        words[Result.PLANNED] = "would settle"
+    schedule = f"  {change.schedule_id}" if change.schedule_id else ""
+    reason = f"  ({change.reason})" if change.reason else ""
+    return f"{words[change.result]:<15} task {change.task_id}{schedule}{reason}"
+
+
+# --- How a pass is shown ---------------------------------------------------------------------------------------------
+
+
+class Lines(Watcher):
+    """For a log: a line for each change, and for each wait that somebody might wonder about."""
+
+    def __init__(self, command: Command) -> None:
+        self.stdout, self.stderr, self.sleep = command.stdout, command.stderr, command.sleep
+
+    def shown(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def on_change(self, change: Change) -> None:
+        self.stdout.write(line(change))
+
+    def wait(self, seconds: float, why: str) -> None:
+        if seconds >= SHORT_WAIT:
+            self.stderr.write(f"Waiting {seconds:.0f} s {why}.")
+        self.sleep(seconds)
+
+
+class Silence(Lines):
+    def on_change(self, change: Change) -> None:
+        """It is in the JSON."""
+
+
+class Bar(Lines):
+    """For a terminal: the same lines, above a bar that says what is being done."""
+
+    def __init__(self, command: Command) -> None:
+        super().__init__(command)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self.progress = Progress(*columns, console=Console(soft_wrap=True), transient=True)
+        self.bar = self.progress.add_task("Starting", total=None)
+
+    def shown(self) -> AbstractContextManager[object]:
+        return self.progress
+
+    def on_change(self, change: Change) -> None:
+        self.progress.console.print(line(change), markup=False, highlight=False)
+
+    def on_progress(self, doing: str, done: int, total: int) -> None:
+        self.progress.update(self.bar, description=doing, completed=done, total=total)
+
+    def wait(self, seconds: float, why: str) -> None:
+        if seconds >= SHORT_WAIT:
+            self.progress.update(self.bar, description=f"Waiting {seconds:.0f} s {why}")
+        self.sleep(seconds)
