@@ -10,6 +10,7 @@ from rest_framework import serializers
 from accounts.authentication import NOT_EXACTLY_ONE
 from accounts.permissions import MayActForAccount
 from recoup.errors import RETRY_AFTER, SHAPES, TRIGGER_DOWN, shape_of
+from tasks.idempotency import AnotherBody
 from tasks.run_owners import RUN_NOT_FOUND
 
 COMMON_ERRORS = (400, 401, 403, 500)
@@ -77,7 +78,8 @@ _WRONG_BODY = (
 _NO_TASK = ("No such task, or none that the caller may act for: the two cannot be told apart.", "Task not found")
 EXPLAINED_FOR_WRITES = {
     **{(method, 400): _WRONG_BODY for method in ("POST", "PATCH", "DELETE")},
-    **{(method, 404): _NO_TASK for method in ("PATCH", "DELETE")},
+    **{(method, 404): _NO_TASK for method in ("POST", "PATCH", "DELETE")},
+    ("POST", 409): ("The Idempotency-Key was sent with another body, or its task is gone.", str(AnotherBody.__doc__)),
 }
 
 
@@ -104,7 +106,7 @@ class ContractSchema(AutoSchema):
 
     def error_response(self, status: int) -> OpenApiResponse:
         shape = shape_of(self.view, self.method, status)
-        meaning, message = EXPLAINED_FOR_WRITES.get((self.method, status), EXPLAINED[status])
+        meaning, message = EXPLAINED_FOR_WRITES.get((self.method, status)) or EXPLAINED[status]
         body = SHAPES[shape](status, message, None if self.method == "GET" or status != 400 else ["schedule"])
         example = OpenApiExample(HTTPStatus(status).phrase, body, status_codes=[str(status)])
         return OpenApiResponse(SHAPE_SERIALIZERS[shape], description=meaning, examples=[example])

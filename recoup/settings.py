@@ -154,8 +154,8 @@ LOGGING = {
 # --- The API ---------------------------------------------------------------------------------------------------------
 CORS_ALLOW_ALL_ORIGINS = True
 CORS_ALLOW_METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE"]
-CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "x-api-key"]
-CORS_EXPOSE_HEADERS = ["retry-after"]
+CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "x-api-key"]
+CORS_EXPOSE_HEADERS = ["retry-after", "idempotent-replayed"]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.CredentialAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.MayActForAccount"],

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
 
 from accounts.filters import shown
 from accounts.ids import as_uuid
@@ -12,6 +13,7 @@ from tasks import cron, zones
 
 # Characters. Not in the schema, where the published one has no bounds.
 LONGEST_TITLE, LONGEST_PROMPT, LONGEST_MODEL = 500, 50_000, 200
+LONGEST_KEY = 255
 
 
 class WrongBody(ValidationError):
@@ -79,6 +81,16 @@ class FlagField(serializers.BooleanField):
         return data
 
 
+def idempotency_key(request: Request) -> str:
+    """Empty when there is none: an empty header counts as absent, as an empty credential does."""
+    key: str = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > LONGEST_KEY:
+        raise ValidationError(f"Idempotency-Key must be at most {LONGEST_KEY} characters long, not {len(key)}.")
+    if not key.isprintable():
+        raise ValidationError("Idempotency-Key must hold printable characters only.")
+    return key
+
+
 class StrictBody(serializers.Serializer[Any]):
     def checked(self) -> dict[str, Any]:
         """The values of the fields that were sent. Raises WrongBody for the first that is wrong."""
@@ -124,3 +136,15 @@ class UpdateTaskRequestSerializer(StrictBody):
 class DeleteTaskRequestSerializer(StrictBody):
     id = IdField()
     account_id = IdField(required=False, help_text="Whose task it is.")
+
+
+class StartRunRequestSerializer(StrictBody):
+    id = IdField(help_text="The task.")
+    account_id = IdField(required=False, help_text="Whose task it is.")
+
+
+class PreviewRequestSerializer(StrictBody):
+    """Judged as a task's would be, so that a preview and a create say the same."""
+
+    schedule = CronField(longest=cron.LONGEST)
+    timezone = ZoneField(required=False)

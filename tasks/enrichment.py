@@ -1,21 +1,23 @@
 """Tasks with what Trigger.dev knows of them: their newest runs, and when they run next.
 
-A list of any length costs one question a scheduled task, all asked at once, and no query.
+A list of any length costs one question a scheduled task, one more for a task that somebody has run by hand, all asked
+at once, and no query.
 """
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from operator import itemgetter
 
 from django.conf import settings
 
 from tasks import cron, runs, upstream, zones
 from tasks.models import SyncStatus, Task
-from tasks.run_owners import owned_through_schedule
-from tasks.runs import Fire, RunsStatus, Snapshot
+from tasks.run_owners import TASK_TAG, owned_through_schedule, owned_through_tag
+from tasks.runs import RECENT, Fire, RunsStatus, Snapshot, Source
 from tasks.trigger.types import Run
 
 logger = logging.getLogger(__name__)
@@ -33,31 +35,48 @@ class EnrichedTask:
 def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[EnrichedTask]:
     """`deadline`: seconds of `time.monotonic()`, after which the tasks go out with what is known."""
     tasks = list(tasks)
-    scheduled = {task.trigger_schedule_id: task for task in tasks if task.trigger_schedule_id}
-    snapshots = runs.of_schedules(scheduled, now=now, deadline=deadline)
-    fires = runs.last_fires(scheduled)
-    for schedule_id, task in scheduled.items():
-        learn_newest_fire(task, snapshots[schedule_id], fires.get(schedule_id))
-    never_scheduled = Snapshot([], now, RunsStatus.FRESH)
-    return [
-        enriched(
-            task,
-            snapshots.get(task.trigger_schedule_id or "", never_scheduled),
-            fires.get(task.trigger_schedule_id or ""),
-            now=now,
-        )
-        for task in tasks
-    ]
+    snapshots = runs.newest([source for task in tasks for source in sources(task)], now=now, deadline=deadline)
+    fires = runs.last_fires([task.trigger_schedule_id for task in tasks if task.trigger_schedule_id])
+    return [enriched(task, snapshots, fires.get(task.trigger_schedule_id or ""), now=now) for task in tasks]
 
 
-def enriched(task: Task, snapshot: Snapshot, fire: Fire | None, *, now: datetime) -> EnrichedTask:
+def sources(task: Task) -> list[Source]:
+    """Only a task that somebody has run by hand is asked about twice."""
+    found = [Source("schedule", task.trigger_schedule_id)] if task.trigger_schedule_id else []
+    return [*found, Source("tag", f"{TASK_TAG}{task.pk}")] if task.run_by_hand_at else found
+
+
+def enriched(task: Task, snapshots: Mapping[Source, Snapshot], fire: Fire | None, *, now: datetime) -> EnrichedTask:
+    mine = {source: snapshots[source] for source in sources(task)}
+    scheduled = next((snapshot for source, snapshot in mine.items() if source.kind == "schedule"), None)
+    if scheduled is not None:
+        learn_newest_fire(task, scheduled, fire)
     return EnrichedTask(
         task=task,
-        recent_runs=owned_through_schedule(snapshot.runs, task.account_id),
-        runs_status=snapshot.status,
-        runs_as_of=snapshot.as_of,
+        recent_runs=newest_of(task, mine),
+        runs_status=joint_status([snapshot.status for snapshot in mine.values()]),
+        runs_as_of=min((snapshot.as_of for snapshot in mine.values() if snapshot.as_of), default=None if mine else now),
         upcoming=upcoming(task, fire, now=now),
     )
+
+
+def newest_of(task: Task, snapshots: Mapping[Source, Snapshot]) -> list[Run]:
+    """The newest five that are the task's account's, wherever they were found."""
+    owned = {"schedule": owned_through_schedule, "tag": owned_through_tag}
+    found = {
+        run["id"]: run
+        for source, snapshot in snapshots.items()
+        for run in owned[source.kind](snapshot.runs, task.account_id)
+    }
+    return sorted(found.values(), key=itemgetter("createdAt"), reverse=True)[:RECENT]
+
+
+def joint_status(statuses: Collection[RunsStatus]) -> RunsStatus:
+    """Fresh when all are; what is known in part may lack the newest, as what is stale."""
+    if all(status is RunsStatus.FRESH for status in statuses):
+        return RunsStatus.FRESH
+    is_unknown = all(status is RunsStatus.UNAVAILABLE for status in statuses)
+    return RunsStatus.UNAVAILABLE if is_unknown else RunsStatus.STALE
 
 
 def upcoming(task: Task, fire: Fire | None, *, now: datetime) -> list[datetime]:

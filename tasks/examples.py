@@ -84,3 +84,31 @@ RUNS: dict[str, Any] = {
     "runs_status": "stale",
     "runs_as_of": "2026-11-22T01:07:21.589Z",
 }
+STARTED_RUN: dict[str, Any] = {
+    "status": "success",
+    "runs": [
+        {
+            "id": "run_cmwr1dejs0000ak7dkv9rxszi",
+            "status": "QUEUED",
+            "taskIdentifier": "customer-prompt-task",
+            "createdAt": "2026-11-22T01:07:21.589Z",
+            "updatedAt": "2026-11-22T01:07:21.589Z",
+            "tags": [
+                "account:f01b6f46-2367-5b77-b640-f7bffcf5ba36",
+                "task:00231fe9-010a-5b70-90c5-15fd44ba560f",
+            ],
+        }
+    ],
+    "runs_status": "fresh",
+    "runs_as_of": "2026-11-22T01:07:21.702Z",
+}
+PREVIEW: dict[str, Any] = {
+    "status": "success",
+    "schedule": "0 9 * * 1-5",
+    "timezone": "Europe/Paris",
+    "description": "At 09:00 AM, Monday through Friday",
+    "upcoming": [
+        {"utc": "2026-11-23T08:00:00.000Z", "local": "2026-11-23T09:00:00+01:00"},
+        {"utc": "2026-11-24T08:00:00.000Z", "local": "2026-11-24T09:00:00+01:00"},
+    ],
+}

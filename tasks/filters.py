@@ -19,10 +19,12 @@ from accounts.filters import (
     cleaned,
     parameters,
 )
+from tasks.bodies import PreviewRequestSerializer
 from tasks.models import Task
 
 DEFAULT_LIMIT = 20
 HIGHEST_LIMIT = 100
+DEFAULT_COUNT, HIGHEST_COUNT = 10, 100
 
 
 class TaskFilter(django_filters.FilterSet):
@@ -69,3 +71,14 @@ def run_query(request: Request) -> dict[str, Any]:
     given = parameters(query, allowed=tuple(RunQuery.base_fields))
     wanted = cleaned(RunQuery(given))
     return {**wanted, "limit": wanted["limit"] or DEFAULT_LIMIT}
+
+
+class PreviewCount(forms.Form):
+    count = StrictIntegerField(minimum=1, maximum=HIGHEST_COUNT, required=False)
+
+
+def preview_query(request: Request) -> dict[str, Any]:
+    """`schedule`, `timezone` and `count`; what is wrong with the first two is said as for a new task."""
+    given = parameters(request.query_params, allowed=("schedule", "timezone", "count"))
+    count = cleaned(PreviewCount({"count": given.pop("count", None)}))["count"]
+    return {"timezone": "UTC", **PreviewRequestSerializer(data=given).checked(), "count": count or DEFAULT_COUNT}

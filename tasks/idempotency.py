@@ -17,7 +17,6 @@ from tasks import writes
 from tasks.models import Task, TaskCreation
 
 KEPT_FOR = timedelta(hours=24)
-LONGEST_KEY = 255
 # Two requests with one key can only meet so often: each time one of them is refused, and makes room.
 TRIES = 5
 

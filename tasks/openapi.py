@@ -7,11 +7,18 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
 from tasks import examples
-from tasks.bodies import CreateTaskRequestSerializer, DeleteTaskRequestSerializer, UpdateTaskRequestSerializer
-from tasks.filters import DEFAULT_LIMIT, HIGHEST_LIMIT
+from tasks.bodies import (
+    LONGEST_KEY,
+    CreateTaskRequestSerializer,
+    DeleteTaskRequestSerializer,
+    StartRunRequestSerializer,
+    UpdateTaskRequestSerializer,
+)
+from tasks.filters import DEFAULT_COUNT, DEFAULT_LIMIT, HIGHEST_COUNT, HIGHEST_LIMIT
 from tasks.serializers import (
     CreateContentRunOutputSerializer,
     DeleteTaskResponseSerializer,
+    PreviewResponseSerializer,
     TaskRunListResponseSerializer,
     TasksResponseSerializer,
 )
@@ -104,6 +111,14 @@ class TaskRunResponseSchema(OpenApiSerializerExtension):
         }
 
 
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    OpenApiParameter.HEADER,
+    description="Any text of yours. The same request sent again with it does nothing twice; it is kept for 24 hours.",
+)
+
+
 list_tasks = extend_schema(
     operation_id="list_tasks",
     summary="The tasks of an account",
@@ -129,6 +144,7 @@ create_task = extend_schema(
     request=CreateTaskRequestSerializer,
     responses={200: _WRITTEN},
     filters=False,
+    parameters=[IDEMPOTENCY_KEY],
 )
 update_task = extend_schema(
     operation_id="update_task",
@@ -179,6 +195,44 @@ list_or_retrieve_runs = extend_schema(
         ),
         OpenApiParameter(
             "account_id", OpenApiTypes.UUID, description="The runs of this account, which the caller may act for."
+        ),
+    ],
+)
+start_run = extend_schema(
+    operation_id="start_run",
+    summary="Run a task now",
+    description=(
+        "Starts one run of the task, outside its schedule, also while the task is paused. It is tagged "
+        "`account:<uuid>` and `task:<uuid>`, and is among the task's `recent_runs` from then on."
+    ),
+    request=StartRunRequestSerializer,
+    responses={
+        200: OpenApiResponse(
+            TaskRunListResponseSerializer,
+            description="The run; `stale` when it was started and could not be looked at yet.",
+            examples=[OpenApiExample("The run", examples.STARTED_RUN)],
+        )
+    },
+    parameters=[IDEMPOTENCY_KEY],
+)
+preview_schedule = extend_schema(
+    operation_id="preview_schedule",
+    summary="When a schedule would run",
+    description="The next times of a cron and a time zone, and the cron in words. Nothing is written, nobody is asked.",
+    responses={
+        200: OpenApiResponse(
+            PreviewResponseSerializer,
+            description="The next times.",
+            examples=[OpenApiExample("Weekday mornings", examples.PREVIEW)],
+        )
+    },
+    parameters=[
+        OpenApiParameter("schedule", OpenApiTypes.STR, required=True, description="Cron, five fields."),
+        OpenApiParameter("timezone", OpenApiTypes.STR, description="The IANA zone it is read in; UTC unless given."),
+        OpenApiParameter(
+            "count",
+            {"type": "integer", "default": DEFAULT_COUNT, "minimum": 1, "maximum": HIGHEST_COUNT},
+            description="How many times.",
         ),
     ],
 )

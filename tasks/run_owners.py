@@ -17,6 +17,7 @@ from tasks.models import Task
 from tasks.trigger.types import Run
 
 ACCOUNT_TAG = "account:"
+TASK_TAG = "task:"
 RUN_NOT_FOUND = "Task run not found"
 
 
@@ -53,6 +54,11 @@ def tagged_accounts(run: Run) -> set[UUID]:
 def owned_through_schedule(runs: Iterable[Run], account_id: UUID) -> list[Run]:
     """Of runs that were asked for by the schedule of the account's task: without those tagged as somebody else's."""
     return [run for run in runs if not account_tags(run) or account_id in tagged_accounts(run)]
+
+
+def owned_through_tag(runs: Iterable[Run], account_id: UUID) -> list[Run]:
+    """Of runs that were asked for by a task's tag: those that are also tagged as its account's."""
+    return [run for run in runs if account_id in tagged_accounts(run)]
 
 
 def schedule_owner(run: Run) -> set[UUID]:

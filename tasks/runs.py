@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 from uuid import UUID
 
 from django.core.cache import cache
 
 from accounts.models import Account
 from tasks import upstream
+from tasks.moments import from_text
 from tasks.run_owners import ACCOUNT_TAG, as_seen_by, tagged_accounts
 from tasks.trigger import errors
 from tasks.trigger.types import Run
@@ -60,6 +61,13 @@ class Kept:
         return Snapshot(json.loads(self.encoded), self.as_of, RunsStatus.STALE)
 
 
+class Source(NamedTuple):
+    """Where a task's runs are found: by its schedule, and those that somebody started by its tag."""
+
+    kind: Literal["schedule", "tag"]
+    name: str
+
+
 UNAVAILABLE = Snapshot([], None, RunsStatus.UNAVAILABLE)
 
 
@@ -70,17 +78,14 @@ class RunNotFound(Exception):
 # --- Asking ----------------------------------------------------------------------------------------------------------
 
 
-def of_schedules(schedule_ids: Iterable[str], *, now: datetime, deadline: float) -> dict[str, Snapshot]:
-    """The newest runs of each schedule; one call a schedule, all at once, and none later than the deadline."""
-    calls = {
-        schedule_id: partial(fetch_schedule, schedule_id, now=now, deadline=deadline)
-        for schedule_id in set(schedule_ids)
-    }
+def newest(sources: Iterable[Source], *, now: datetime, deadline: float) -> dict[Source, Snapshot]:
+    """The newest runs of each source; one call for each, all at once, and none later than the deadline."""
+    calls = {source: partial(fetch_newest, source, now=now, deadline=deadline) for source in set(sources)}
     snapshots = upstream.ask_all(calls, deadline=deadline)
-    missing = {schedule_name(schedule_id): schedule_id for schedule_id in calls if schedule_id not in snapshots}
+    missing = {newest_name(source): source for source in calls if source not in snapshots}
     kept: dict[str, Kept] = cache.get_many(missing) if missing else {}
-    for name, schedule_id in missing.items():
-        snapshots[schedule_id] = kept[name].snapshot() if name in kept else UNAVAILABLE
+    for name, source in missing.items():
+        snapshots[source] = kept[name].snapshot() if name in kept else UNAVAILABLE
     return snapshots
 
 
@@ -122,9 +127,10 @@ def last_known(name: str, *, instead_of: errors.TriggerError) -> Snapshot:
     return kept.snapshot()
 
 
-def fetch_schedule(schedule_id: str, *, now: datetime, deadline: float) -> Snapshot:
-    page = upstream.client().list_runs(schedule_id=schedule_id, limit=RECENT, deadline=deadline)
-    return keep(schedule_name(schedule_id), [without(run, LEFT_OUT_OF_LISTS) for run in page.runs], now=now)
+def fetch_newest(source: Source, *, now: datetime, deadline: float) -> Snapshot:
+    filters = {"schedule_id": source.name} if source.kind == "schedule" else {"tag": source.name}
+    page = upstream.client().list_runs(**filters, limit=RECENT, deadline=deadline)
+    return keep(newest_name(source), [without(run, LEFT_OUT_OF_LISTS) for run in page.runs], now=now)
 
 
 def fetch_account(account_id: UUID, *, limit: int, now: datetime, deadline: float) -> Snapshot:
@@ -153,8 +159,8 @@ def without(run: Run, keys: Iterable[str]) -> Run:
     return cast(Run, {key: value for key, value in run.items() if key not in keys})
 
 
-def schedule_name(schedule_id: str) -> str:
-    return cache_name("schedule", schedule_id)
+def newest_name(source: Source) -> str:
+    return cache_name(source.kind, source.name)
 
 
 def account_name(account_id: UUID, limit: int) -> str:
@@ -215,17 +221,10 @@ def count_disagreement() -> int:
 def fire_of(run: Run) -> Fire:
     payload: Any = run.get("payload")
     try:
-        upcoming = tuple(moment(text) for text in payload["upcoming"])
-        return Fire(run["id"], moment(payload["timestamp"]), str(payload["timezone"]), upcoming)
+        upcoming = tuple(from_text(text) for text in payload["upcoming"])
+        return Fire(run["id"], from_text(payload["timestamp"]), str(payload["timezone"]), upcoming)
     except (TypeError, KeyError, ValueError):
         return Fire(run["id"], datetime.min.replace(tzinfo=UTC), "", ())
-
-
-def moment(text: str) -> datetime:
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
-        raise ValueError(f"{text} has no time zone")
-    return found
 
 
 def fire_name(schedule_id: str) -> str:

@@ -1,23 +1,19 @@
 """The bodies of the public API. Runs are passed on as Trigger.dev sent them; their fields here are documentation."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from tasks.models import SyncStatus
+from tasks.moments import as_text
 from tasks.runs import RunsStatus
-
-
-def in_milliseconds(moment: datetime) -> str:
-    """UTC with three digits of a second and `Z`, as Trigger.dev writes its own."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class MomentField(serializers.DateTimeField):
     def to_representation(self, value: datetime) -> str:
-        return in_milliseconds(value)
+        return as_text(value)
 
 
 @extend_schema_field({"type": "number"})
@@ -120,3 +116,16 @@ class TaskRunListResponseSerializer(serializers.Serializer[Any]):
     runs = TaskRunResponseSerializer(many=True)
     runs_status = serializers.ChoiceField(choices=[status.value for status in RunsStatus], required=False)
     runs_as_of = MomentField(allow_null=True, required=False)
+
+
+class PreviewTimeSerializer(serializers.Serializer[Any]):
+    utc = MomentField()
+    local = serializers.DateTimeField(help_text="The same moment in the time zone that was asked for.")
+
+
+class PreviewResponseSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["success"])
+    schedule = serializers.CharField()
+    timezone = serializers.CharField()
+    description = serializers.CharField(help_text="The schedule in words.")
+    upcoming = PreviewTimeSerializer(many=True)

@@ -1,4 +1,4 @@
-"""/api/tasks and /api/tasks/runs.
+"""/api/tasks and /api/tasks/preview.
 
 The order of every answer: 401, 405, 400, 403, 404. The attributes `error_shape` and `error_shapes` name the published
 schema of a view's error bodies; `recoup.errors` makes them.
@@ -9,37 +9,38 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
-from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.exceptions import APIException, NotFound, PermissionDenied
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts.access import may_act_for, works_with_artist
+from accounts.access import works_with_artist
 from accounts.authentication import caller_of
 from accounts.filters import parameters
 from accounts.models import Account
 from accounts.permissions import MayActForAccount
-from tasks import openapi, runs, upstream, writes
+from tasks import cron, idempotency, openapi, upstream, writes
 from tasks.bodies import (
     CreateTaskRequestSerializer,
     DeleteTaskRequestSerializer,
     UpdateTaskRequestSerializer,
     WrongBody,
+    idempotency_key,
 )
 from tasks.enrichment import EnrichedTask, enrich
-from tasks.filters import TaskFilter, TaskFilterBackend, run_query
+from tasks.filters import TaskFilter, TaskFilterBackend, preview_query
 from tasks.models import Task
-from tasks.run_owners import RUN_NOT_FOUND
-from tasks.runs import Snapshot
-from tasks.serializers import TaskSerializer, in_milliseconds
+from tasks.moments import as_text
+from tasks.permissions import TASK_NOT_FOUND, task_to_write
+from tasks.serializers import TaskSerializer
 from tasks.settling import ATTEMPT_WITHIN
 
-TASK_NOT_FOUND = "Task not found"
 FOREIGN_ARTIST = (
     "The account does not work with this artist_account_id. Give an artist that is linked to it or to its organization."
 )
@@ -59,6 +60,10 @@ def within(deadline: float) -> float:
     return min(ATTEMPT_WITHIN, max(0.0, deadline - time.monotonic()))
 
 
+class Conflict(APIException):
+    status_code = 409
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     try:
@@ -67,6 +72,8 @@ def refusals() -> Iterator[None]:
         raise WrongBody(f"Trigger.dev does not take it: {refusal}", [refused_field(str(refusal))]) from None
     except writes.TaskGone:
         raise NotFound(TASK_NOT_FOUND) from None
+    except (idempotency.AnotherBody, idempotency.TaskIsGone) as conflict:
+        raise Conflict(str(conflict.__doc__)) from None
 
 
 def refused_field(reason: str) -> str:
@@ -95,7 +102,7 @@ class TasksView(GenericAPIView[Task]):
         (method, status): shape
         for method in ("PATCH", "DELETE")
         for status, shape in ((400, "ValidationFailure"), (404, "Failure"), (500, "Failure"))
-    }
+    } | {("POST", 409): "Error"}
     queryset = Task.objects.living().with_people()
     filter_backends = (TaskFilterBackend,)
     filterset_class = TaskFilter
@@ -110,20 +117,25 @@ class TasksView(GenericAPIView[Task]):
     @openapi.create_task
     def post(self, request: Request) -> Response:
         parameters(request.query_params, allowed=())
-        fields = CreateTaskRequestSerializer(data=request.data).checked()
-        account_id = fields.pop("account_id", caller_of(request).pk)
+        body, key = CreateTaskRequestSerializer(data=request.data).checked(), idempotency_key(request)
+        account_id = body.get("account_id", caller_of(request).pk)
         self.check_object_permissions(request, account_id)
-        refuse_foreign_artist(caller_of(request), self.account(account_id), fields["artist_account_id"])
+        refuse_foreign_artist(caller_of(request), self.account(account_id), body["artist_account_id"])
         deadline = upstream.deadline_from_now()
+        made = {**body, "account_id": account_id}
         with refusals():
-            task = writes.create({**fields, "account_id": account_id}, at=timezone.now(), within=within(deadline))
-        return self.shown(task, deadline=deadline)
+            if not key:
+                task = writes.create(made, at=timezone.now(), within=within(deadline))
+                return self.shown(task, deadline=deadline)
+            key_of_caller = idempotency.Key(caller_of(request).pk, key, idempotency.digest_of(body))
+            task, is_repeated = idempotency.create_once(made, key_of_caller, at=timezone.now(), within=within(deadline))
+        return self.shown(task, deadline=deadline, headers={"Idempotent-Replayed": "true"} if is_repeated else None)
 
     @openapi.update_task
     def patch(self, request: Request) -> Response:
         parameters(request.query_params, allowed=())
         changes = UpdateTaskRequestSerializer(data=request.data).checked()
-        task = self.task(request, changes.pop("id"), changes.pop("account_id", None))
+        task = task_to_write(self, request, changes.pop("id"), changes.pop("account_id", None))
         artist_id = changes.get("artist_account_id", task.artist_account_id)
         if artist_id != task.artist_account_id:
             refuse_foreign_artist(caller_of(request), task.account, artist_id)
@@ -135,7 +147,7 @@ class TasksView(GenericAPIView[Task]):
     @openapi.delete_task
     def delete(self, request: Request) -> Response:
         fields = delete_request(request)
-        task = self.task(request, fields["id"], fields.get("account_id"))
+        task = task_to_write(self, request, fields["id"], fields.get("account_id"))
         writes.delete(task, at=timezone.now(), within=within(upstream.deadline_from_now()))
         return Response({"status": "success"})
 
@@ -146,51 +158,25 @@ class TasksView(GenericAPIView[Task]):
             raise PermissionDenied(MayActForAccount.message)
         return found
 
-    def task(self, request: Request, task_id: UUID, account_id: UUID | None) -> Task:
-        """The task to write. What is out of reach looks like what is not there; naming a foreign account does not."""
-        if account_id is not None:
-            self.check_object_permissions(request, account_id)
-        task = Task.objects.living().select_related("account").filter(pk=task_id).first()
-        owned = task is not None and account_id in (None, task.account_id)
-        if task is None or not owned or not may_act_for(caller_of(request), task.account_id):
-            raise NotFound(TASK_NOT_FOUND)
-        return task
-
-    def shown(self, task: Task, *, deadline: float) -> Response:
+    def shown(self, task: Task, *, deadline: float, headers: dict[str, str] | None = None) -> Response:
         written = self.get_queryset().filter(pk=task.pk)
-        return Response(answer(enrich(written, now=timezone.now(), deadline=deadline)))
+        return Response(answer(enrich(written, now=timezone.now(), deadline=deadline)), headers=headers)
 
 
-class TaskRunsView(APIView):
-    error_shape = "TaskRunsErrorResponse"
-    error_shapes: ClassVar = {("GET", 404): "TaskRunsErrorResponse"}
-
-    @openapi.list_or_retrieve_runs
-    def get(self, request: Request) -> HttpResponseBase:
-        query = run_query(request)
-        if query["account_id"]:
-            self.check_object_permissions(request, query["account_id"])
-        if request.method == "HEAD":
-            return without_body()
-        snapshot = self.one(request, query) if query["runId"] else self.listed(request, query)
-        as_of = snapshot.as_of and in_milliseconds(snapshot.as_of)
+class PreviewView(APIView):
+    @openapi.preview_schedule
+    def get(self, request: Request) -> Response:
+        query = preview_query(request)
+        expression, zone = query["schedule"], query["timezone"]
+        times = cron.next_times(expression, zone, after=timezone.now(), count=query["count"])
         return Response(
-            {"status": "success", "runs": snapshot.runs, "runs_status": snapshot.status, "runs_as_of": as_of}
+            {
+                "status": "success",
+                "schedule": expression,
+                "timezone": zone,
+                "description": cron.in_words(expression),
+                "upcoming": [
+                    {"utc": as_text(moment), "local": moment.astimezone(ZoneInfo(zone)).isoformat()} for moment in times
+                ],
+            }
         )
-
-    def one(self, request: Request, query: dict[str, Any]) -> Snapshot:
-        try:
-            return runs.retrieve(
-                caller_of(request),
-                query["runId"],
-                account_id=query["account_id"],
-                now=timezone.now(),
-                deadline=upstream.deadline_from_now(),
-            )
-        except runs.RunNotFound:
-            raise NotFound(RUN_NOT_FOUND) from None
-
-    def listed(self, request: Request, query: dict[str, Any]) -> Snapshot:
-        account_id = query["account_id"] or caller_of(request).pk
-        now, deadline = timezone.now(), upstream.deadline_from_now()
-        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline)

@@ -21,6 +21,7 @@ LAYERS = (
         "tasks.cron",
         "tasks.zones",
         "tasks.lifeline",
+        "tasks.moments",
         "tasks.trigger",
         "tasks.trigger.errors",
         "tasks.trigger.types",
@@ -35,14 +36,15 @@ LAYERS = (
     ("tasks.environment",),
     ("tasks.schedules",),
     ("tasks.settling",),
-    ("tasks.enrichment",),
+    ("tasks.enrichment", "tasks.started_runs"),
     ("tasks.writes",),
     ("tasks.idempotency", "tasks.reconciliation"),
     ("tasks.surplus",),
     ("tasks.sync", "tasks.sync_lock"),
-    ("tasks.serializers", "tasks.filters", "tasks.bodies"),
+    ("tasks.serializers", "tasks.bodies", "tasks.permissions"),
+    ("tasks.filters",),
     ("tasks.demo_data", "tasks.examples"),
-    ("tasks.admin", "tasks.openapi", "tasks.views", "tasks.urls", "tasks.apps", "tasks.management*"),
+    ("tasks.admin", "tasks.openapi", "tasks.views", "tasks.run_views", "tasks.urls", "tasks.apps", "tasks.management*"),
     ("recoup*",),
     ("tests*",),
 )
@@ -68,7 +70,10 @@ DOORS = {
     "django": ("accounts*", "tasks*", "recoup*", "tests*"),
 }
 # What knows neither Django nor our models.
-PURE = ("accounts.keys", "accounts.ids", "tasks.cron", "tasks.zones", "tasks.lifeline", "tasks.trigger*")
+PURE = (
+    *("accounts.keys", "accounts.ids", "tasks.cron", "tasks.zones", "tasks.lifeline", "tasks.moments"),
+    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace"),
+)
 
 
 def modules() -> dict[str, Path]:

@@ -19,9 +19,9 @@ def test_our_schema_is_valid_openapi() -> None:
     validate(generated())
 
 
-@pytest.mark.parametrize("name", ["TASKS", "RUNS", "FINISHED_RUN"])
+@pytest.mark.parametrize("name", ["TASKS", "RUNS", "FINISHED_RUN", "STARTED_RUN", "PREVIEW"])
 def test_the_examples_of_the_docs_are_as_the_schema_says(name: str) -> None:
-    component = "TasksResponse" if name == "TASKS" else "TaskRunListResponse"
+    component = {"TASKS": "TasksResponse", "PREVIEW": "PreviewResponse"}.get(name, "TaskRunListResponse")
     validator(component).validate(getattr(examples, name))
 
 

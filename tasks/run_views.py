@@ -1,0 +1,90 @@
+"""/api/tasks/runs: the runs of an account, one run, and a new one."""
+
+import logging
+from typing import Any, ClassVar
+
+from django.http.response import HttpResponseBase
+from django.utils import timezone
+from rest_framework.exceptions import APIException, NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts.authentication import caller_of
+from accounts.filters import parameters
+from tasks import openapi, runs, started_runs, upstream
+from tasks.bodies import StartRunRequestSerializer, idempotency_key
+from tasks.filters import run_query
+from tasks.models import Task
+from tasks.moments import as_text
+from tasks.permissions import task_to_write
+from tasks.run_owners import RUN_NOT_FOUND
+from tasks.runs import Snapshot
+from tasks.trigger.errors import TriggerError
+from tasks.views import without_body
+
+logger = logging.getLogger(__name__)
+
+
+class RunNotConfirmed(APIException):
+    """Trigger.dev did not say that it has started the run."""
+
+    status_code = 500
+    wait = 5
+    default_detail = (
+        "Trigger.dev did not confirm that the run was started. Try again in 5 seconds; "
+        "if both requests have the same Idempotency-Key, no second run is started."
+    )
+
+
+class TaskRunsView(APIView):
+    error_shape = "TaskRunsErrorResponse"
+    error_shapes: ClassVar = {(method, 404): "TaskRunsErrorResponse" for method in ("GET", "POST")}
+
+    @openapi.list_or_retrieve_runs
+    def get(self, request: Request) -> HttpResponseBase:
+        query = run_query(request)
+        if query["account_id"]:
+            self.check_object_permissions(request, query["account_id"])
+        if request.method == "HEAD":
+            return without_body()
+        return shown(self.one(request, query) if query["runId"] else self.listed(request, query))
+
+    @openapi.start_run
+    def post(self, request: Request) -> Response:
+        parameters(request.query_params, allowed=())
+        fields, key = StartRunRequestSerializer(data=request.data).checked(), idempotency_key(request)
+        task = task_to_write(self, request, fields["id"], fields.get("account_id"))
+        now, deadline = timezone.now(), upstream.deadline_from_now()
+        try:
+            run_id = started_runs.start(task, asked_by=caller_of(request), key=key, at=now, deadline=deadline)
+        except TriggerError as error:
+            logger.warning("A run of task %s was not confirmed: %s", task.pk, error)
+            raise RunNotConfirmed from error
+        return shown(self.started(request, task, run_id, deadline=deadline))
+
+    def one(self, request: Request, query: dict[str, Any]) -> Snapshot:
+        now, deadline = timezone.now(), upstream.deadline_from_now()
+        caller, account_id = caller_of(request), query["account_id"]
+        try:
+            return runs.retrieve(caller, query["runId"], account_id=account_id, now=now, deadline=deadline)
+        except runs.RunNotFound:
+            raise NotFound(RUN_NOT_FOUND) from None
+
+    def listed(self, request: Request, query: dict[str, Any]) -> Snapshot:
+        account_id = query["account_id"] or caller_of(request).pk
+        now, deadline = timezone.now(), upstream.deadline_from_now()
+        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline)
+
+    def started(self, request: Request, task: Task, run_id: str, *, deadline: float) -> Snapshot:
+        now = timezone.now()
+        try:
+            return runs.retrieve(caller_of(request), run_id, account_id=task.account_id, now=now, deadline=deadline)
+        except (TriggerError, runs.RunNotFound) as error:
+            logger.warning("The run %s was started, and could not be looked at: %s", run_id, error)
+            return started_runs.just_started(task, run_id, at=now)
+
+
+def shown(snapshot: Snapshot) -> Response:
+    as_of = snapshot.as_of and as_text(snapshot.as_of)
+    return Response({"status": "success", "runs": snapshot.runs, "runs_status": snapshot.status, "runs_as_of": as_of})
