@@ -13,11 +13,17 @@ from django.core.validators import MaxLengthValidator
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.safestring import mark_safe
 
-from tasks import cron, settling, writes, zones
+from tasks import cron, settling, started_runs, upstream, writes, zones
 from tasks.bodies import LONGEST_PROMPT, LONGEST_TITLE
 from tasks.enrichment import next_times
+from tasks.environment import NotOurEnvironment
 from tasks.models import SyncStatus, Task
+from tasks.trigger.errors import TriggerError
+
+RUNS_BY_HAND = 10
 
 
 class SyncStatusFilter(admin.SimpleListFilter):
@@ -99,10 +105,18 @@ class TaskAdmin(admin.ModelAdmin):
     date_hierarchy = "created_at"
     form = TaskForm
     autocomplete_fields = ("account", "artist_account")
-    actions = ("pause", "resume", "sync_now")
+    actions = ("pause", "resume", "run_now", "sync_now")
     readonly_fields = (
         *("id", "in_words", "next_time", "trigger_schedule_id", "sync", "sync_error", "generation"),
-        *("synced_generation", "unsettled_until", "created_at", "updated_at", "schedule_changed_at", "deleted_at"),
+        *(
+            "runs_by_hand",
+            "synced_generation",
+            "unsettled_until",
+            "created_at",
+            "updated_at",
+            "schedule_changed_at",
+            "deleted_at",
+        ),
     )
     fieldsets = (
         (None, {"fields": ("id", "title", "prompt", "model", "account", "artist_account")}),
@@ -120,7 +134,7 @@ class TaskAdmin(admin.ModelAdmin):
                 )
             },
         ),
-        ("History", {"fields": ("created_at", "updated_at", "schedule_changed_at", "deleted_at")}),
+        ("History", {"fields": ("runs_by_hand", "created_at", "updated_at", "schedule_changed_at", "deleted_at")}),
     )
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -178,6 +192,18 @@ class TaskAdmin(admin.ModelAdmin):
                 writes.change(task, {"enabled": enabled}, at=timezone.now())
         self.message_user(request, f"{len(tasks)} {'resumed' if enabled else 'paused'}.")
 
+    @admin.action(description="Run the selected tasks now", permissions=["change"])
+    def run_now(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
+        for task in queryset.filter(deleted_at__isnull=True):
+            now, deadline, staff = timezone.now(), upstream.deadline_from_now(), request.user.get_username()
+            try:
+                run_id = started_runs.start(task, staff=staff, at=now, deadline=deadline)
+            except (TriggerError, NotOurEnvironment) as error:
+                message = f"{task}: it is not known whether a run was started. {error}."
+                self.message_user(request, message, messages.ERROR)
+            else:
+                self.message_user(request, f"{task}: {run_id} was started.")
+
     @admin.action(description="Sync the selected tasks with Trigger.dev now", permissions=["change"])
     def sync_now(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
         settled = [settling.settle(task.pk, at=timezone.now()).settled for task in queryset]
@@ -193,6 +219,16 @@ class TaskAdmin(admin.ModelAdmin):
     @admin.display(description="Running", boolean=True, ordering="enabled")
     def is_running(self, task: Task) -> bool:
         return task.is_enabled and task.deleted_at is None
+
+    @admin.display(description="Runs by hand")
+    def runs_by_hand(self, task: Task) -> str:
+        """The newest, and who asked for them."""
+        asked = task.run_requests.select_related("asked_by")[:RUNS_BY_HAND]
+        lines = [
+            (f"{one.asked_at:%d %b %Y %H:%M} UTC", one.asked_by or f"{one.asked_by_staff} (staff)", one)
+            for one in asked
+        ]
+        return format_html_join(mark_safe("<br>"), "{}, {}: {}", lines) or "None."
 
     @admin.display(description="Sync")
     def sync(self, task: Task) -> str:

@@ -15,7 +15,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from accounts import staff
 from accounts.models import Account, ApiKey, Identity
 from tasks import writes
-from tasks.models import Task
+from tasks.models import RunRequest, Task
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
@@ -159,6 +159,28 @@ def test_resuming_what_trigger_refuses_is_said_and_no_crash(browser: Client, cas
     trigger.faults.add(Fault("status", method="POST", path="/api/v1/schedules", status=422, message=refusal))
     act_on_all(browser, "resume")
     assert Task.objects.get().sync_status == "refused"
+
+
+def test_staff_run_a_task_now_and_see_who_did(browser: Client, cast: Cast, trigger: Standin) -> None:
+    task = make_task(cast.alice, cast.artist)
+    page = browser.post(
+        "/admin/tasks/task/", {"action": "run_now", "_selected_action": [task.pk]}, follow=True
+    ).content.decode()
+    run_id = str(RunRequest.objects.get().run_id)
+    assert f"{run_id} was started" in page
+    assert trigger.state.run(run_id)
+    page = browser.get(f"/admin/tasks/task/{task.pk}/change/").content.decode()
+    assert f"staff (staff): {run_id}" in page
+
+
+def test_a_run_that_trigger_did_not_confirm_is_said(browser: Client, cast: Cast, trigger: Standin) -> None:
+    task = make_task(cast.alice, cast.artist)
+    trigger.faults.add(Fault("hang", path="/api/v1/tasks/*"))
+    chosen = {"action": "run_now", "_selected_action": [task.pk]}
+    page = browser.post("/admin/tasks/task/", chosen, follow=True).content.decode()
+    assert "it is not known whether a run was started" in page
+    page = browser.get(f"/admin/tasks/task/{task.pk}/change/").content.decode()
+    assert "not known to have started" in page
 
 
 @pytest.mark.parametrize("way", ["one", "selected"])
