@@ -164,8 +164,11 @@ def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, re
         result |= {"synced_generation": claim.task.generation, "refused_generation": None}
         result["trigger_schedule_id"] = schedule.id if schedule else claim.task.trigger_schedule_id
     with transaction.atomic():
-        if definite and (claim.may_be_as_before if reason else claim.was_clear):
-            mine.filter(unsettled_until=claim.unsettled_until).update(unsettled_until=None)
+        if definite:
+            is_clear = claim.may_be_as_before if reason else claim.was_clear
+            # Nothing of ours is under way, so that only what was in doubt before still is, and for no longer.
+            mark = None if is_clear else claim.former_mark or claim.unsettled_until
+            mine.filter(unsettled_until=claim.unsettled_until).update(unsettled_until=mark)
         if mine.update(**result, lease_token=None, lease_until=None):
             return True
         # What we sent may come after what the lease's new holder saw.

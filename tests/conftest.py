@@ -20,6 +20,15 @@ TRIGGER_KEY = "tr_prod_tests"
 PROD = {"id": "cmenvprod0000000000000001", "name": "prod"}
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What a test wants to be read also when it passed: its seed, and what it measured."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                for _, text in report.user_properties:
+                    terminalreporter.write_line(text)
+
+
 @pytest.fixture(autouse=True)
 def trigger(settings: Settings) -> Iterator[Standin]:
     """Trigger.dev, behind a mock of the wire; any other request over HTTP fails the test."""
