@@ -34,7 +34,7 @@ test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgre
 	@$(CLEAN) DATABASE_URL=$(POSTGRES_URL) $(PY) -m pytest
 
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
-	@$(CLEAN) $(PY) -m pytest -m slow -n 0
+	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadgroup
 
 # What `check --deploy` judges: a production's settings, none of them real.
 check: export SECRET_KEY := only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF

@@ -18,7 +18,8 @@ from typing import Any, Self
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.slow
+# One after the other: every demo wants the port of the stand-in.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 WITHIN = 60
 
 
