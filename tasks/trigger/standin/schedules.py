@@ -256,6 +256,9 @@ def next_run(at: float | None) -> dict[str, Any]:
 
 
 def planned(schedule: StandinSchedule, *, now: float) -> float:
+    """Also of an inactive schedule; an active one knows it, until it has fired."""
+    if schedule.next_fire is not None and schedule.next_fire > now:
+        return schedule.next_fire
     after = datetime.fromtimestamp(now, UTC)
     return cron.next_times(schedule.cron, schedule.timezone, after=after, count=1)[0].timestamp()
 
