@@ -24,7 +24,8 @@ def parameters(query: QueryDict, *, allowed: Collection[str]) -> dict[str, str]:
     given = {name: values for name, values in query.lists() if not name.startswith(IGNORED_PREFIXES)}
     for name, values in given.items():
         if name not in allowed:
-            raise ValidationError(f"Unknown parameter {shown(name)}. Allowed are: {', '.join(allowed)}.")
+            known = f"Allowed are: {', '.join(allowed)}." if allowed else "Everything belongs in the body here."
+            raise ValidationError(f"Unknown parameter {shown(name)}. {known}")
         if len(values) > 1:
             raise ValidationError(f"{name} was given {len(values)} times. Give it once.")
         if not values[0]:

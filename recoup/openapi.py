@@ -9,9 +9,10 @@ from rest_framework import serializers
 
 from accounts.authentication import NOT_EXACTLY_ONE
 from accounts.permissions import MayActForAccount
-from recoup.errors import RETRY_AFTER, SHAPES, TRIGGER_DOWN, shape_of
+from recoup.errors import INTERNAL, RETRY_AFTER, SHAPES, TRIGGER_DOWN, shape_of
 from tasks.idempotency import AnotherBody
 from tasks.run_owners import RUN_NOT_FOUND
+from tasks.started_runs import NOT_CONFIRMED
 
 COMMON_ERRORS = (400, 401, 403, 500)
 # status: (what it means, a message that the API gives)
@@ -76,6 +77,14 @@ _WRONG_BODY = (
     "schedule is not a schedule that Trigger.dev takes. The hour must be from 0 to 23, not 24.",
 )
 _NO_TASK = ("No such task, or none that the caller may act for: the two cannot be told apart.", "Task not found")
+_PREVIEW = "/api/tasks/preview"
+_INTERNAL = ("Our fault. It has been logged.", INTERNAL)
+EXPLAINED_FOR_PATH = {
+    (_PREVIEW, "GET", 400): ("A parameter is unknown, or of a value that no task could have.", _WRONG_BODY[1]),
+    (_PREVIEW, "GET", 500): _INTERNAL,
+    ("/api/tasks/runs", "POST", 400): (_WRONG_BODY[0], "id is required."),
+    ("/api/tasks/runs", "POST", 500): ("Trigger.dev did not confirm the run, or our fault.", NOT_CONFIRMED),
+}
 EXPLAINED_FOR_WRITES = {
     **{(method, 400): _WRONG_BODY for method in ("POST", "PATCH", "DELETE")},
     **{(method, 404): _NO_TASK for method in ("POST", "PATCH", "DELETE")},
@@ -93,7 +102,7 @@ class ContractSchema(AutoSchema):
         named = [status for method, status in getattr(self.view, "error_shapes", {}) if method == self.method]
         errors = {
             str(status): self._get_response_for_code(self.error_response(status), str(status), None, direction)
-            for status in sorted({*COMMON_ERRORS, *named})
+            for status in sorted({*COMMON_ERRORS, *named} - set(getattr(self.view, "never", ())))
         }
         return {**super()._get_response_bodies(direction), **errors}
 
@@ -106,7 +115,8 @@ class ContractSchema(AutoSchema):
 
     def error_response(self, status: int) -> OpenApiResponse:
         shape = shape_of(self.view, self.method, status)
-        meaning, message = EXPLAINED_FOR_WRITES.get((self.method, status)) or EXPLAINED[status]
+        of_path = EXPLAINED_FOR_PATH.get((self.path.rstrip("/"), self.method, status))
+        meaning, message = of_path or EXPLAINED_FOR_WRITES.get((self.method, status)) or EXPLAINED[status]
         body = SHAPES[shape](status, message, None if self.method == "GET" or status != 400 else ["schedule"])
         example = OpenApiExample(HTTPStatus(status).phrase, body, status_codes=[str(status)])
         return OpenApiResponse(SHAPE_SERIALIZERS[shape], description=meaning, examples=[example])

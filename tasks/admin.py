@@ -18,6 +18,7 @@ from django.utils.safestring import mark_safe
 
 from tasks import cron, settling, started_runs, upstream, writes, zones
 from tasks.bodies import LONGEST_PROMPT, LONGEST_TITLE
+from tasks.cron_words import in_words
 from tasks.enrichment import next_times
 from tasks.environment import NotOurEnvironment
 from tasks.models import SyncStatus, Task
@@ -197,7 +198,7 @@ class TaskAdmin(admin.ModelAdmin):
         for task in queryset.filter(deleted_at__isnull=True):
             now, deadline, staff = timezone.now(), upstream.deadline_from_now(), request.user.get_username()
             try:
-                run_id = started_runs.start(task, staff=staff, at=now, deadline=deadline)
+                run_id, _ = started_runs.start(task, staff=staff, at=now, deadline=deadline)
             except (TriggerError, NotOurEnvironment) as error:
                 message = f"{task}: it is not known whether a run was started. {error}."
                 self.message_user(request, message, messages.ERROR)
@@ -212,7 +213,7 @@ class TaskAdmin(admin.ModelAdmin):
     @admin.display(description="In words", ordering="schedule")
     def in_words(self, task: Task) -> str:
         try:
-            return f"{cron.in_words(task.schedule)} ({task.timezone})"
+            return f"{in_words(task.schedule)} ({task.timezone})"
         except cron.CronError:
             return f"{task.schedule} (never)"
 

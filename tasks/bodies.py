@@ -82,8 +82,12 @@ class FlagField(serializers.BooleanField):
 
 
 def idempotency_key(request: Request) -> str:
-    """Empty when there is none: an empty header counts as absent, as an empty credential does."""
-    key: str = request.headers.get("Idempotency-Key", "").strip()
+    """Empty when there is none. One that was sent empty is an error: its sender believes that it protects."""
+    if "Idempotency-Key" not in request.headers:
+        return ""
+    key: str = request.headers["Idempotency-Key"].strip()
+    if not key:
+        raise ValidationError("Idempotency-Key is empty. Give it a value or leave it out.")
     if len(key) > LONGEST_KEY:
         raise ValidationError(f"Idempotency-Key must be at most {LONGEST_KEY} characters long, not {len(key)}.")
     if not key.isprintable():

@@ -14,8 +14,9 @@ from functools import cached_property, lru_cache
 from itertools import groupby, islice, product
 from zoneinfo import ZoneInfo
 
-from cron_descriptor import Options, get_description
 from croniter import croniter
+
+from tasks import zones
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -25,8 +26,6 @@ HORIZON = timedelta(days=10_000)
 LONGEST = 200
 KEPT = 10_000
 ONE_HOUR = timedelta(hours=1)
-WORDS = Options()
-WORDS.locale_code, WORDS.use_24hour_time_format = "en_US", False
 
 _kept: dict[tuple[str, str], tuple[datetime, tuple[datetime, ...]]] = {}
 
@@ -89,12 +88,6 @@ def check(expression: str) -> None:
         raise CronError("There is no day on which this would ever run.")
 
 
-def in_words(expression: str) -> str:
-    """The expression in English, as Trigger.dev's screens say it; raises CronError."""
-    check(expression)
-    return get_description(expression.strip(), WORDS)
-
-
 def upcoming(expression: str, timezone: str, *, now: datetime) -> tuple[datetime, ...]:
     """The next ten times, kept until the first has passed: computing them may take longer than an HTTP call."""
     since, times = _kept.get((expression, timezone), (now, ()))
@@ -111,7 +104,7 @@ def next_times(expression: str, timezone: str, *, after: datetime, count: int = 
 
     Raises CronError for an expression, and KeyError for a zone, that is not one. None for one that never fires.
     """
-    return list(islice(times(parse(expression), ZoneInfo(timezone), after=after), count))
+    return list(islice(times(parse(expression), zones.zone(timezone), after=after), count))
 
 
 @lru_cache(maxsize=4096)

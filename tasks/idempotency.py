@@ -4,6 +4,7 @@ A row is written in the task's own transaction, so that there is a key exactly w
 tried again. A key is its caller's own, and is forgotten after a day.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,10 +16,12 @@ from django.db import IntegrityError
 from accounts import keys
 from tasks import writes
 from tasks.models import Task, TaskCreation
+from tasks.settling import LEASE
 
 KEPT_FOR = timedelta(hours=24)
 # Two requests with one key can only meet so often: each time one of them is refused, and makes room.
 TRIES = 5
+LOOK_EVERY = 0.05
 
 
 class AnotherBody(Exception):
@@ -27,6 +30,10 @@ class AnotherBody(Exception):
 
 class TaskIsGone(Exception):
     """The task that this Idempotency-Key made has been deleted. Use a new key to make another one."""
+
+
+class InTheMaking(Exception):
+    """The first request with this Idempotency-Key is still being worked on. Send this one again in 2 seconds."""
 
 
 class Taken(Exception):
@@ -62,9 +69,18 @@ class Key:
 
 
 def create_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: float) -> tuple[Task, bool]:
-    """The task, and whether it is an earlier request's."""
+    """The task, and whether it is an earlier request's.
+
+    Raises AnotherBody, TaskIsGone, and InTheMaking when the earlier request does not end in time.
+    """
+    until = time.monotonic() + within
     for left in reversed(range(TRIES)):
         former = key.task(at=at)
+        while former is not None and is_in_the_making(former, at=at) and time.monotonic() < until:
+            time.sleep(LOOK_EVERY)
+            former = key.task(at=at)
+        if former is not None and is_in_the_making(former, at=at):
+            raise InTheMaking
         if former is not None:
             return former, True
         try:
@@ -73,6 +89,15 @@ def create_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: fl
             if not left:
                 raise
     raise AssertionError("unreachable")
+
+
+def is_in_the_making(task: Task, *, at: datetime) -> bool:
+    """The request that makes it has not ended: Trigger.dev may still refuse its schedule, and it was never there.
+
+    One that was killed leaves the task as it is, and after its lease nobody waits for it.
+    """
+    is_first = task.generation == 1 and task.synced_generation == 0 and not task.sync_error
+    return is_first and at < task.created_at + LEASE
 
 
 def digest_of(body: Mapping[str, Any]) -> str:

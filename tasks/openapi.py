@@ -115,7 +115,10 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
     OpenApiParameter.HEADER,
-    description="Any text of yours. The same request sent again with it does nothing twice; it is kept for 24 hours.",
+    description=(
+        "Any text of yours. The same request sent again with it does nothing twice, and its answer has the header "
+        "`Idempotent-Replayed: true`. It counts for its caller only; for a new task for a day, for a run with its task."
+    ),
 )
 
 

@@ -14,32 +14,52 @@ from tasks.trigger.client import TriggerClient
 
 # No single call takes longer than this many seconds.
 LONGEST_CALL = 8.0
-TRIES_AFTER_429 = 6
+MOST_UNANSWERED = 10
+MOST_LIMITED = 10
 # The longest pause, in seconds, that an allowance which is nearly spent asks for.
 LONGEST_PAUSE = 5.0
 
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
+class Away(Exception):
+    """Trigger.dev does not answer"""
+
+
+@dataclass
 class Pace:
     """`now` and `wait` (seconds, and what for) are the time of whoever asks."""
 
     client: TriggerClient
     now: Callable[[], datetime]
     wait: Callable[[float, str], None]
+    unanswered: int = 0
+    limited: int = 0
 
     def ask(self, call: Callable[[float], Answer]) -> Answer:
-        """The answer of a call that takes a deadline. Raises its TriggerError, a 429 only after many tries."""
-        for left in reversed(range(TRIES_AFTER_429)):
+        """The answer of a call that takes a deadline. Waits out a 429; raises any other TriggerError, and Away."""
+        while True:
             self.leave_half(calls=1)
             try:
-                return call(time.monotonic() + LONGEST_CALL)
+                answer = call(time.monotonic() + LONGEST_CALL)
             except errors.TooManyRequests as error:
-                if not left:
-                    raise
                 self.wait_for_reset(error.retry_after)
-        raise AssertionError("unreachable")
+            except (errors.NotReached, errors.TimedOut):
+                self.note(is_answered=False)
+                raise
+            except errors.TriggerError:
+                self.note(is_answered=True)
+                raise
+            else:
+                self.note(is_answered=True)
+                return answer
+
+    def note(self, *, is_answered: bool) -> None:
+        """Raises Away after so many questions in a row that nobody answered."""
+        self.limited = 0
+        self.unanswered = 0 if is_answered else self.unanswered + 1
+        if self.unanswered >= MOST_UNANSWERED:
+            raise Away(f"{self.unanswered} questions in a row; what is left stays as it is")
 
     def leave_half(self, *, calls: int) -> None:
         """Once less than half is left, waits as long as it takes Trigger.dev to give so many calls back."""
@@ -50,4 +70,8 @@ class Pace:
         self.wait(min(calls / given_back_a_second, LONGEST_PAUSE), "to leave half of the rate limit to the service")
 
     def wait_for_reset(self, seconds: float) -> None:
+        """After a 429. Raises Away when that was no use so often."""
+        self.limited += 1
+        if self.limited >= MOST_LIMITED:
+            raise Away(f"it refused {self.limited} times in a row for its rate limit; what is left stays as it is")
         self.wait(max(seconds, 1.0), "until Trigger.dev's rate limit is reset")

@@ -8,18 +8,21 @@ import heapq
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from uuid import UUID
 
-from tasks import schedule_list, settling
+from django.db import IntegrityError, transaction
+
+from tasks import schedule_list
 from tasks.models import SyncStatus, Task, TaskQuerySet
 from tasks.pace import LONGEST_CALL, Pace
 from tasks.schedule_list import ScheduleList
-from tasks.schedules import Step, Wanted, look, may_be, plan, wanted_by
-from tasks.settling import Outcome, settle
+from tasks.schedules import Step, Wanted, look, may_be, plan, task_named_by, wanted_by
+from tasks.settling import LEASE, UNSETTLED_FOR, Outcome, settle
 from tasks.trigger import errors
 from tasks.trigger.types import Schedule
 
@@ -27,16 +30,10 @@ from tasks.trigger.types import Schedule
 MOST_LOOKS = 8
 MOST_FAILURES = 3
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
-# So many tasks in a row without any answer, and Trigger.dev is away.
-MOST_UNANSWERED = 10
 # Each call of an attempt is bounded by the lease; an attempt as a whole need not be shorter than that.
-ATTEMPT_WITHIN = settling.LEASE.total_seconds()
+ATTEMPT_WITHIN = LEASE.total_seconds()
 
 logger = logging.getLogger(__name__)
-
-
-class Away(Exception):
-    """Trigger.dev does not answer"""
 
 
 class NothingDeployed(Exception):
@@ -79,6 +76,8 @@ class Reconciliation:
     is_dry: bool
     watcher: Watcher = field(default_factory=Watcher)
     changes: list[Change] = field(default_factory=list)
+    # What a dry pass would write down: by task, the schedule without a key that it would adopt.
+    adopted: dict[UUID, str] = field(default_factory=dict)
 
     # --- What is not settled -----------------------------------------------------------------------------------------
 
@@ -87,8 +86,8 @@ class Reconciliation:
         due: dict[UUID, datetime] = {}
         for task in self.tasks.unsettled().order_by("updated_at", "pk"):
             # Only the mark is left: looking before its time would prove nothing, and renew it.
-            is_waiting = task.synced_generation == task.generation and task.unsettled_until is not None
-            due[task.pk] = max(now, task.unsettled_until) if is_waiting and task.unsettled_until else now
+            is_waiting = task.synced_generation == task.generation and task.unsettled_until
+            due[task.pk] = at_most(task.unsettled_until, now + UNSETTLED_FOR) if is_waiting else now
         self.deal_with(due, "Settling")
 
     def deal_with(self, due: dict[UUID, datetime], doing: str) -> None:
@@ -105,16 +104,12 @@ class Reconciliation:
         heapq.heapify(queue)
         looks: Counter[UUID] = Counter()
         failures: Counter[UUID] = Counter()
-        unanswered = 0
         while queue:
             moment, number, task_id = heapq.heappop(queue)
             self.wait_until(moment, tasks=len(queue) + 1)
             outcome = self.settle_one(task_id)
             looks[task_id] += 1
-            failures[task_id] += not outcome.settled and not outcome.is_busy
-            unanswered = unanswered + 1 if outcome.is_unanswered else 0
-            if unanswered >= MOST_UNANSWERED:
-                raise Away(f"{unanswered} times in a row; {len(queue) + 1} tasks are left as they are")
+            failures[task_id] += not (outcome.settled or outcome.is_busy or outcome.retry_after)
             is_last = looks[task_id] >= MOST_LOOKS or failures[task_id] >= MOST_FAILURES
             again = self.look_again_at(task_id, outcome, is_last=is_last)
             if again is not None:
@@ -127,8 +122,12 @@ class Reconciliation:
         outcome = settle(task_id, at=self.pace.now(), within=ATTEMPT_WITHIN)
         if outcome.retry_after is not None:
             self.pace.wait_for_reset(outcome.retry_after)
+        elif not outcome.is_busy:
+            self.pace.note(is_answered=not outcome.is_unanswered)
         if outcome.step not in (None, Step.NOTHING):
-            self.note(Change(Result.DONE, outcome.step or Step.NOTHING, task_id))
+            row = Task.objects.filter(pk=task_id).first()
+            schedule_id = row.trigger_schedule_id if row else None
+            self.note(Change(Result.DONE, outcome.step or Step.NOTHING, task_id, schedule_id))
         return outcome
 
     def look_again_at(self, task_id: UUID, outcome: Outcome, *, is_last: bool) -> datetime | None:
@@ -140,11 +139,12 @@ class Reconciliation:
             reason = row.sync_error or "It is still being written, or not certain yet."
             self.note(Change(Result.FAILED, Step.NOTHING, task_id, row.trigger_schedule_id, reason))
             return None
-        if row.lease_until is not None and row.lease_until > self.pace.now():
-            return row.lease_until
-        if outcome.settled and row.synced_generation == row.generation and row.unsettled_until:
-            return row.unsettled_until
-        return self.pace.now() + PAUSE_AFTER_FAILURE
+        now = self.pace.now()
+        if row.lease_until is not None and row.lease_until > now:
+            return at_most(row.lease_until, now + LEASE)
+        if outcome.settled and row.synced_generation == row.generation:
+            return at_most(row.unsettled_until, now + UNSETTLED_FOR)
+        return now + PAUSE_AFTER_FAILURE
 
     def wait_until(self, moment: datetime, *, tasks: int) -> None:
         seconds = (moment - self.pace.now()).total_seconds()
@@ -158,28 +158,40 @@ class Reconciliation:
         """Settles every living task whose listed schedule is not what the task wants."""
         by_key = {schedule.key: schedule for schedule in listed.schedules if schedule.key}
         by_id = {schedule.id: schedule for schedule in listed.schedules}
+        keyless = {task_named_by(schedule): schedule for schedule in listed.schedules if schedule.key is None}
         differing = []
         for task in self.tasks.living().iterator(chunk_size=1000):
             wanted = wanted_by(task)
-            found = [by_key.get(wanted.key), by_id.get(task.trigger_schedule_id or "")]
+            found = [by_key.get(wanted.key), by_id.get(task.trigger_schedule_id or ""), keyless.get(task.pk)]
             schedule = next((one for one in found if one is not None and may_be(wanted, one)), None)
             if task.sync_status is SyncStatus.IN_SYNC and not is_as_wanted(task, wanted, schedule):
                 differing.append(task.pk)
+                if schedule is not None and schedule.key is None:
+                    self.adopt(task, schedule)
         now = self.pace.now()
         self.deal_with(dict.fromkeys(differing, now), "Repairing")
+
+    def adopt(self, task: Task, schedule: Schedule) -> None:
+        """A schedule without a key is only found by its id, so the row has to know it."""
+        self.adopted[task.pk] = schedule.id
+        if self.is_dry or task.trigger_schedule_id == schedule.id:
+            return
+        unchanged = Task.objects.filter(pk=task.pk, trigger_schedule_id=task.trigger_schedule_id)
+        with suppress(IntegrityError), transaction.atomic():
+            unchanged.update(trigger_schedule_id=schedule.id)
 
     def plan_for(self, task_id: UUID) -> None:
         """Looks at the one schedule, since a list may be older than it."""
         task = Task.objects.filter(pk=task_id).first()
         if task is None:
             return
-        wanted, known_id = wanted_by(task), task.trigger_schedule_id
+        wanted, known_id = wanted_by(task), self.adopted.get(task_id, task.trigger_schedule_id)
         try:
             schedule = self.pace.ask(lambda _: look(wanted, known_id, self.pace.client, deadline=deadline))
         except errors.TriggerError as error:
             self.note(Change(Result.FAILED, Step.NOTHING, task_id, known_id, str(error)))
             return
-        schedule_id, step = schedule.id if schedule else known_id, plan(wanted, schedule)
+        schedule_id, step = schedule.id if schedule else None, plan(wanted, schedule)
         if step is not Step.NOTHING:
             self.note(Change(Result.PLANNED, step, task_id, schedule_id))
         elif task.sync_status is not SyncStatus.IN_SYNC or not is_as_wanted(task, wanted, schedule):
@@ -210,6 +222,11 @@ class Reconciliation:
     def note(self, change: Change) -> None:
         self.changes.append(change)
         self.watcher.on_change(change)
+
+
+def at_most(moment: datetime | None, limit: datetime) -> datetime:
+    """What lies further ahead than it can was written by a wrong clock."""
+    return min(moment or limit, limit)
 
 
 def deadline() -> float:

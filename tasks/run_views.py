@@ -14,6 +14,7 @@ from accounts.authentication import caller_of
 from accounts.filters import parameters
 from tasks import openapi, runs, started_runs, upstream
 from tasks.bodies import StartRunRequestSerializer, idempotency_key
+from tasks.environment import NotOurEnvironment
 from tasks.filters import run_query
 from tasks.models import Task
 from tasks.moments import as_text
@@ -31,9 +32,15 @@ class RunNotConfirmed(APIException):
 
     status_code = 500
     wait = 5
+    default_detail = started_runs.NOT_CONFIRMED
+
+
+class NotSetUp(APIException):
+    """Another Trigger.dev environment than the database belongs to."""
+
+    status_code = 500
     default_detail = (
-        "Trigger.dev did not confirm that the run was started. Try again in 5 seconds; "
-        "if both requests have the same Idempotency-Key, no second run is started."
+        "No run was started: this service was moved to another Trigger.dev environment, which its operator must accept."
     )
 
 
@@ -57,11 +64,18 @@ class TaskRunsView(APIView):
         task = task_to_write(self, request, fields["id"], fields.get("account_id"))
         now, deadline = timezone.now(), upstream.deadline_from_now()
         try:
-            run_id = started_runs.start(task, asked_by=caller_of(request), key=key, at=now, deadline=deadline)
+            caller = caller_of(request)
+            run_id, is_repeated = started_runs.start(task, asked_by=caller, key=key, at=now, deadline=deadline)
+        except NotOurEnvironment as error:
+            logger.error("A run of task %s was not started: %s", task.pk, error)
+            raise NotSetUp from error
         except TriggerError as error:
             logger.warning("A run of task %s was not confirmed: %s", task.pk, error)
             raise RunNotConfirmed from error
-        return shown(self.started(request, task, run_id, deadline=deadline))
+        response = shown(self.started(request, task, run_id, deadline=deadline))
+        if is_repeated:
+            response["Idempotent-Replayed"] = "true"
+        return response
 
     def one(self, request: Request, query: dict[str, Any]) -> Snapshot:
         now, deadline = timezone.now(), upstream.deadline_from_now()

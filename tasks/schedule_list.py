@@ -39,7 +39,8 @@ def read_all(client: TriggerClient, *, ask: Ask, on_page: Callable[[int, int], N
                 if unreadable > MOST_UNREADABLE:
                     raise page
                 continue
-            count = page.count
+            # Nothing is after an empty page, whatever the count says.
+            count = page.count if page.schedules or unreadable else position
             found |= {schedule.id: schedule for schedule in page.schedules}
         position += SCHEDULES_PER_PAGE
         on_page(len(found), count)

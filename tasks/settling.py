@@ -101,7 +101,12 @@ def settle(
 
     Nothing is done while another one holds the lease: the row stays pending, and its next reader sees it.
     """
-    claim = take_lease(task_id, at=at, clock=clock)
+    try:
+        claim = take_lease(task_id, at=at, clock=clock)
+    except DatabaseError:
+        # What was written before stands, and is settled by somebody else.
+        logger.exception("Task %s could not be claimed", task_id)
+        return Outcome(None, settled=False, is_busy=True)
     if claim is None:
         return Outcome(None, settled=False, is_busy=True)
     until = clock() + within
@@ -112,8 +117,12 @@ def settle(
     try:
         check_environment(at=at)
         step, schedule = act(claim.task, upstream.client(), deadline=deadline)
-    except (errors.Refused, errors.NotFound, errors.TooManyRequests) as error:
+    except (errors.Refused, errors.NotFound) as error:
         return finish_refused(claim, error)
+    except errors.TooManyRequests as error:
+        logger.warning("Task %s is not settled: %s", task_id, error)
+        finish(claim, definite=True, reason=str(error))
+        return Outcome(None, settled=False, retry_after=error.retry_after)
     except (errors.TriggerError, LeaseTooShort, NotOurEnvironment) as error:
         logger.warning("Task %s is not settled: %s", task_id, error)
         finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))
@@ -136,7 +145,8 @@ def act(task: Task, client: TriggerClient, *, deadline: Callable[[], float]) -> 
 def take_lease(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time.monotonic) -> Claim | None:
     with transaction.atomic():
         task = Task.objects.select_for_update().filter(pk=task_id).first()
-        if task is None or (task.lease_until is not None and task.lease_until > at):
+        # A lease that lasts longer than any was made by a wrong clock.
+        if task is None or (task.lease_until is not None and at < task.lease_until <= at + LEASE):
             return None
         claim = Claim(
             task=task,
@@ -153,6 +163,17 @@ def take_lease(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time
 
 
 def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, reason: str = "") -> bool:
+    """False where the lease was lost, or nothing could be written down: then the row stays unsettled."""
+    try:
+        return write_down(claim, definite=definite, schedule=schedule, reason=reason)
+    except IntegrityError:
+        raise
+    except DatabaseError:
+        logger.exception("What became of task %s could not be written down", claim.task.pk)
+        return False
+
+
+def write_down(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: str) -> bool:
     """False where the lease was lost.
 
     Without `reason` Trigger.dev holds what the claim read. With one, what was unsettled before stays unsettled:
@@ -167,7 +188,7 @@ def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, re
         if definite:
             is_clear = claim.may_be_as_before if reason else claim.was_clear
             # Nothing of ours is under way, so that only what was in doubt before still is, and for no longer.
-            mark = None if is_clear else claim.former_mark or claim.unsettled_until
+            mark = None if is_clear else min(claim.former_mark or claim.unsettled_until, claim.unsettled_until)
             mine.filter(unsettled_until=claim.unsettled_until).update(unsettled_until=mark)
         if mine.update(**result, lease_token=None, lease_until=None):
             return True
@@ -179,14 +200,10 @@ def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, re
 
 def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outcome:
     try:
-        finish(claim, definite=True, schedule=schedule)
+        return Outcome(step, settled=finish(claim, definite=True, schedule=schedule))
     except IntegrityError:
         finish(claim, definite=True, reason="Its schedule at Trigger.dev is already that of another task.")
         return Outcome(step, settled=False)
-    except DatabaseError:
-        logger.exception("That task %s is settled could not be written down", claim.task.pk)
-        return Outcome(step, settled=False)
-    return Outcome(step, settled=True)
 
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
@@ -196,7 +213,7 @@ def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
     logger.warning("Task %s was refused: %s", claim.task.pk, error)
     is_ours = finish(claim, definite=True, reason=str(error))
     if not is_writers_fault or not is_ours:
-        return Outcome(None, settled=False, retry_after=getattr(error, "retry_after", None))
+        return Outcome(None, settled=False)
     Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation).update(
         refused_generation=claim.task.generation
     )

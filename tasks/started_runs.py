@@ -25,29 +25,35 @@ from tasks.trigger.types import Run
 
 # A schedule's payload always names one, and a paused task may have none.
 NO_SCHEDULE = "sched_none"
+NOT_CONFIRMED = (
+    "Trigger.dev did not confirm that the run was started. Try again in 5 seconds; "
+    "if both requests have the same Idempotency-Key, no second run is started."
+)
 
 
 def start(
     task: Task, *, asked_by: Account | None = None, staff: str = "", key: str = "", at: datetime, deadline: float
-) -> str:
-    """The id of the run. `key` is the Idempotency-Key of who asks: the same one for the same task gives the same run.
+) -> tuple[str, bool]:
+    """The id of the run, and whether an earlier request had it started.
 
-    Raises a TriggerError where Trigger.dev did not say that it has started one.
+    `key` is the Idempotency-Key of who asks: the same one for the same task gives the same run. Raises a TriggerError
+    where Trigger.dev did not say that it has started one.
     """
     check_environment(at=at)
     request = remember(task, asked_by=asked_by, staff=staff, key=key, at=at)
-    if request.run_id is None:
-        call = partial(
-            upstream.client().trigger_run,
-            settings.TRIGGER_TASK_IDENTIFIER,
-            payload=payload(task, at=at),
-            tags=tags(task),
-            idempotency_key=request.digest,
-            deadline=deadline,
-        )
-        request.run_id = upstream.ask(call, deadline=deadline)
-        RunRequest.objects.filter(pk=request.pk).update(run_id=request.run_id)
-    return request.run_id
+    if request.run_id is not None:
+        return request.run_id, True
+    call = partial(
+        upstream.client().trigger_run,
+        settings.TRIGGER_TASK_IDENTIFIER,
+        payload=payload(task, at=at),
+        tags=tags(task),
+        idempotency_key=request.digest,
+        deadline=deadline,
+    )
+    run_id = upstream.ask(call, deadline=deadline)
+    RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
+    return run_id, False
 
 
 def remember(task: Task, *, asked_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:

@@ -7,10 +7,13 @@ Trigger.dev and in the database, right before it goes.
 from dataclasses import dataclass
 from uuid import UUID
 
-from tasks.models import Task
-from tasks.reconciliation import Change, Reconciliation, Result
+from django.conf import settings
+
+from accounts.ids import as_uuid
+from tasks.models import SyncStatus, Task
+from tasks.reconciliation import Change, Reconciliation, Result, deadline
 from tasks.schedule_list import ScheduleList
-from tasks.schedules import Step, task_named_by
+from tasks.schedules import Step, look, plan, task_named_by, wanted_by
 from tasks.trigger import errors
 from tasks.trigger.types import Schedule
 
@@ -21,15 +24,15 @@ MANY, LARGE_PART = 10, 0.1
 
 @dataclass(frozen=True)
 class Surplus:
-    """`orphans` have no living task; `second` ones have a task that has another schedule. `ours`: how many in all."""
+    """`orphans` have no living task; `second` ones have a task that has another schedule. `ours`: how many in all.
+
+    `foreign` ones start a living task of ours under a key that is not ours.
+    """
 
     orphans: list[Schedule]
     second: list[Schedule]
+    foreign: list[Schedule]
     ours: int
-
-    @property
-    def is_much(self) -> bool:
-        return is_much(len(self.orphans) + len(self.second), self.ours)
 
 
 def is_much(count: int, of: int) -> bool:
@@ -38,9 +41,11 @@ def is_much(count: int, of: int) -> bool:
 
 def find(listed: ScheduleList, living: dict[UUID, str | None], *, among: set[UUID] | None) -> Surplus:
     """`living`: the schedule ids of the living tasks; `among`: only schedules of these tasks, deleted ones included."""
-    orphans, second, ours = [], [], 0
+    orphans, second, foreign, ours = [], [], [], 0
     for schedule in listed.schedules:
         task_id = task_named_by(schedule)
+        if task_id is None and is_foreign(schedule, living):
+            foreign.append(schedule)
         if task_id is None or (among is not None and task_id not in among):
             continue
         ours += 1
@@ -48,7 +53,14 @@ def find(listed: ScheduleList, living: dict[UUID, str | None], *, among: set[UUI
             orphans.append(schedule)
         elif schedule.key is None and living[task_id] != schedule.id:
             second.append(schedule)
-    return Surplus(orphans, second, ours)
+    return Surplus(orphans, second, foreign, ours)
+
+
+def is_foreign(schedule: Schedule, living: dict[UUID, str | None]) -> bool:
+    """Not the one that its task has adopted."""
+    task_id = as_uuid(schedule.external_id)
+    is_our_task = not schedule.is_declarative and schedule.task == settings.TRIGGER_TASK_IDENTIFIER
+    return is_our_task and task_id in living and living[task_id] != schedule.id
 
 
 def delete(schedules: list[Schedule], work: Reconciliation) -> None:
@@ -56,7 +68,7 @@ def delete(schedules: list[Schedule], work: Reconciliation) -> None:
         change = delete_one(schedule, work)
         if change is not None:
             work.note(change)
-        work.watcher.on_progress("Deleting", done, len(schedules))
+        work.watcher.on_progress("Looking again" if work.is_dry else "Deleting", done, len(schedules))
 
 
 def delete_one(schedule: Schedule, work: Reconciliation) -> Change | None:
@@ -66,8 +78,8 @@ def delete_one(schedule: Schedule, work: Reconciliation) -> Change | None:
         return None
     try:
         again = work.pace.ask(lambda deadline: client.retrieve_schedule(schedule.id, deadline=deadline))
-        reason = why_surplus(again, task_id)
-        if task_named_by(again) != task_id or not reason:
+        reason = why_surplus(again, task_id, work) if task_named_by(again) == task_id else ""
+        if not reason:
             return None
         if work.is_dry:
             return Change(Result.PLANNED, Step.DELETE, task_id, schedule.id, reason)
@@ -79,10 +91,14 @@ def delete_one(schedule: Schedule, work: Reconciliation) -> Change | None:
         return Change(Result.FAILED, Step.DELETE, task_id, schedule.id, str(error))
 
 
-def why_surplus(schedule: Schedule, task_id: UUID) -> str:
-    """From the row as it is now; empty when the schedule is its task's, or may become so."""
+def why_surplus(schedule: Schedule, task_id: UUID, work: Reconciliation) -> str:
+    """Empty when the schedule is its task's, or may become so: the task's other one must be there, and right."""
     row = Task.objects.living().filter(pk=task_id).first()
     if row is None:
         return NO_TASK
-    has_another = row.trigger_schedule_id not in (None, schedule.id)
-    return SECOND if schedule.key is None and has_another else ""
+    if schedule.key is not None or row.sync_status is not SyncStatus.IN_SYNC:
+        return ""
+    wanted = wanted_by(row)
+    other = work.pace.ask(lambda _: look(wanted, row.trigger_schedule_id, work.pace.client, deadline=deadline))
+    is_there = other is not None and other.id != schedule.id and plan(wanted, other) is Step.NOTHING
+    return SECOND if is_there else ""

@@ -1,16 +1,22 @@
 """What `sync_schedules` does, in which order, and its verdict."""
 
+import logging
 from dataclasses import dataclass, field
 from enum import IntEnum
+
+from django.db import Error as DatabaseError
 
 from accounts.models import Account
 from tasks import idempotency, surplus
 from tasks.environment import NotOurEnvironment, check_environment
 from tasks.models import Task, TaskQuerySet
-from tasks.pace import Pace
-from tasks.reconciliation import Away, Change, NothingDeployed, Reconciliation, Result, Watcher
+from tasks.pace import Away, Pace
+from tasks.reconciliation import Change, NothingDeployed, Reconciliation, Result, Watcher
 from tasks.schedule_list import ScheduleList
 from tasks.trigger.errors import TriggerError
+from tasks.trigger.types import Schedule
+
+logger = logging.getLogger(__name__)
 
 
 class Status(IntEnum):
@@ -33,19 +39,23 @@ class Options:
 
 @dataclass
 class Report:
-    """`problems` are about the pass as a whole, `notes` are no failures."""
+    """`problems` are about the pass as a whole. `orphans`: schedules without a task that nobody asked to delete."""
 
     tasks: int = 0
     changes: list[Change] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    is_dry: bool = False
 
     @property
     def status(self) -> Status:
         results = {change.result for change in self.changes}
         if self.problems or Result.FAILED in results:
             return Status.FAILED
-        return Status.DRIFT if Result.PLANNED in results else Status.IN_SYNC
+        if self.orphans and not self.is_dry:
+            return Status.FAILED
+        return Status.DRIFT if Result.PLANNED in results or self.orphans else Status.IN_SYNC
 
 
 def run_pass(options: Options, *, pace: Pace, watcher: Watcher) -> Report:
@@ -54,7 +64,7 @@ def run_pass(options: Options, *, pace: Pace, watcher: Watcher) -> Report:
     if options.account is not None:
         tasks = tasks.filter(account=options.account)
     work = Reconciliation(tasks, pace=pace, is_dry=options.is_dry, watcher=watcher)
-    report = Report(tasks=tasks.living().count(), changes=work.changes)
+    report = Report(tasks=tasks.living().count(), changes=work.changes, is_dry=options.is_dry)
     try:
         if not options.is_dry:
             check_environment(at=pace.now())
@@ -66,6 +76,9 @@ def run_pass(options: Options, *, pace: Pace, watcher: Watcher) -> Report:
             remove_surplus(listed, work, options, report)
     except (NotOurEnvironment, Away, NothingDeployed, TriggerError) as error:
         report.problems.append(explained(error))
+    except DatabaseError as error:
+        logger.exception("The pass ended early")
+        report.problems.append(f"The database failed: {str(error).strip()}")
     return report
 
 
@@ -75,21 +88,30 @@ def remove_surplus(listed: ScheduleList, work: Reconciliation, options: Options,
             f"Trigger.dev cannot show {listed.unreadable} of its schedules. Tasks without a listed schedule were "
             "looked at one by one; a schedule without a task may be among them."
         )
-    living = dict(work.tasks.living().values_list("pk", "trigger_schedule_id"))
+    living = {**dict(work.tasks.living().values_list("pk", "trigger_schedule_id")), **work.adopted}
     among = set(work.tasks.values_list("pk", flat=True)) if options.account else None
     found = surplus.find(listed, living, among=among)
-    doomed = found.second + (found.orphans if options.prune or options.is_dry else [])
-    if surplus.is_much(len(doomed), found.ours) and not options.yes:
-        names = ", ".join(schedule.id for schedule in doomed[: surplus.MANY])
-        message = (
-            f"{len(doomed)} of our {found.ours} schedules would be deleted: {names}{', ...' * (len(doomed) > 10)}."
+    for schedule in found.foreign:
+        report.notes.append(
+            f"{schedule.id} starts the task {schedule.external_id} too. It is left alone, since its key, "
+            f"{schedule.key!r}, is not ours."
         )
-        (report.notes if options.is_dry else report.problems).append(f"{message} If that is meant, add --yes.")
-        if not options.is_dry:
-            return
+    doomed = found.second + (found.orphans if options.prune else [])
+    if surplus.is_much(len(doomed), found.ours) and not options.yes:
+        message = (
+            f"Of our {found.ours} schedules {len(doomed)} would be deleted: {names(doomed)}. If that is meant: --yes."
+        )
+        (report.notes if options.is_dry else report.problems).append(message)
+        doomed = doomed if options.is_dry else []
     surplus.delete(doomed, work)
-    if found.orphans and not options.prune and not options.is_dry:
-        report.problems.append(f"{len(found.orphans)} schedules of ours have no task, and fire: --prune deletes them.")
+    if found.orphans and not options.prune:
+        report.orphans = [schedule.id for schedule in found.orphans]
+        report.notes.append(f"No task has these schedules of ours: {names(found.orphans)}. --prune deletes them.")
+
+
+def names(schedules: list[Schedule]) -> str:
+    shown = [schedule.id for schedule in schedules[: surplus.MANY]]
+    return ", ".join([*shown, "..."] if len(schedules) > len(shown) else shown)
 
 
 def explained(error: Exception) -> str:

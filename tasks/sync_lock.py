@@ -24,15 +24,14 @@ def only_one() -> Iterator[bool]:
 
 @contextmanager
 def advisory_lock() -> Iterator[bool]:
-    # On a connection of its own: the other one may be given back, and the lock with it.
+    # On a connection of its own, and none of the pool: to close that one would give it back with its lock.
     own = connection.copy()
+    own.settings_dict["OPTIONS"].pop("pool", None)
     try:
         with own.cursor() as cursor:
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK])
             (is_ours,) = cursor.fetchone()
-            yield is_ours
-            if is_ours:
-                cursor.execute("SELECT pg_advisory_unlock(%s)", [LOCK])
+        yield is_ours
     finally:
         own.close()
 

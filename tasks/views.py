@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -25,7 +24,7 @@ from accounts.authentication import caller_of
 from accounts.filters import parameters
 from accounts.models import Account
 from accounts.permissions import MayActForAccount
-from tasks import cron, idempotency, openapi, upstream, writes
+from tasks import cron, idempotency, openapi, upstream, writes, zones
 from tasks.bodies import (
     CreateTaskRequestSerializer,
     DeleteTaskRequestSerializer,
@@ -33,6 +32,7 @@ from tasks.bodies import (
     WrongBody,
     idempotency_key,
 )
+from tasks.cron_words import in_words
 from tasks.enrichment import EnrichedTask, enrich
 from tasks.filters import TaskFilter, TaskFilterBackend, preview_query
 from tasks.models import Task
@@ -63,6 +63,11 @@ def within(deadline: float) -> float:
 class Conflict(APIException):
     status_code = 409
 
+    def __init__(self, conflict: Exception) -> None:
+        super().__init__(str(conflict.__doc__))
+        if isinstance(conflict, idempotency.InTheMaking):
+            self.wait = 2
+
 
 @contextmanager
 def refusals() -> Iterator[None]:
@@ -72,8 +77,8 @@ def refusals() -> Iterator[None]:
         raise WrongBody(f"Trigger.dev does not take it: {refusal}", [refused_field(str(refusal))]) from None
     except writes.TaskGone:
         raise NotFound(TASK_NOT_FOUND) from None
-    except (idempotency.AnotherBody, idempotency.TaskIsGone) as conflict:
-        raise Conflict(str(conflict.__doc__)) from None
+    except (idempotency.AnotherBody, idempotency.TaskIsGone, idempotency.InTheMaking) as conflict:
+        raise Conflict(conflict) from None
 
 
 def refused_field(reason: str) -> str:
@@ -164,6 +169,9 @@ class TasksView(GenericAPIView[Task]):
 
 
 class PreviewView(APIView):
+    # It names no account.
+    never: ClassVar = (403,)
+
     @openapi.preview_schedule
     def get(self, request: Request) -> Response:
         query = preview_query(request)
@@ -174,9 +182,10 @@ class PreviewView(APIView):
                 "status": "success",
                 "schedule": expression,
                 "timezone": zone,
-                "description": cron.in_words(expression),
+                "description": in_words(expression),
                 "upcoming": [
-                    {"utc": as_text(moment), "local": moment.astimezone(ZoneInfo(zone)).isoformat()} for moment in times
+                    {"utc": as_text(moment), "local": moment.astimezone(zones.zone(zone)).isoformat()}
+                    for moment in times
                 ],
             }
         )

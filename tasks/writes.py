@@ -38,16 +38,26 @@ def create(
             alongside(task)
     outcome = settle(task.pk, at=at, within=within)
     # Somebody who has changed it meanwhile wants it: then it stays, and says that it is refused.
-    if outcome.refusal and undo(Task.objects.filter(pk=task.pk, generation=1), at=at):
+    if outcome.refusal and undo(task, at=at):
         raise ScheduleRefused(outcome.refusal)
     return task
 
 
-def undo(created: TaskQuerySet, *, at: datetime) -> bool:
-    """The row goes, unless another attempt may have made a schedule of it: then it stays as the mark of a deletion."""
-    TaskCreation.objects.filter(task__in=created).delete()
-    never_sent = created.filter(synced_generation=0, unsettled_until__isnull=True)
-    return bool(never_sent.delete()[0] or hide(created, at=at))
+def undo(created: Task, *, at: datetime) -> bool:
+    """The row goes, unless it may have left a trace elsewhere: then it stays as the mark of a deletion.
+
+    False where somebody has changed it meanwhile.
+    """
+    with transaction.atomic():
+        row = Task.objects.living().select_for_update().filter(pk=created.pk, generation=1).first()
+        if row is None:
+            return False
+        TaskCreation.objects.filter(task=row).delete()
+        if row.synced_generation or row.unsettled_until or row.run_by_hand_at:
+            hide(Task.objects.filter(pk=row.pk), at=at)
+        else:
+            row.delete()
+    return True
 
 
 def hide(tasks: TaskQuerySet, *, at: datetime) -> int:

@@ -5,7 +5,7 @@ today's: `Asia/Calcutta` and not `Asia/Kolkata`.
 """
 
 from functools import cache
-from zoneinfo import available_timezones
+from zoneinfo import ZoneInfo, available_timezones
 
 NOT_AT_TRIGGER = "Etc/GMT+12"
 
@@ -220,3 +220,12 @@ ALIASES = {
     "WET": "Europe/Lisbon",
     "Zulu": "UTC",
 }
+
+
+@cache
+def zone(name: str) -> ZoneInfo:
+    """Raises KeyError for what is no zone, also where it is a folder of them."""
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError) as error:
+        raise KeyError(name) from error

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tasks import cron
+from tasks.cron_words import in_words
 
 ORACLE = Path(__file__).parent / "data" / "cron-oracle.jsonl"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -126,9 +127,9 @@ def test_computed_times_are_kept_until_the_first_has_passed() -> None:
     ],
 )
 def test_a_cron_in_words(expression: str, words: str) -> None:
-    assert cron.in_words(expression) == words
+    assert in_words(expression) == words
 
 
 @pytest.mark.parametrize("expression", ACCEPTED)
 def test_every_accepted_cron_has_words(expression: str) -> None:
-    assert cron.in_words(expression)
+    assert in_words(expression)

@@ -19,6 +19,7 @@ LAYERS = (
     (
         "tasks",
         "tasks.cron",
+        "tasks.cron_words",
         "tasks.zones",
         "tasks.lifeline",
         "tasks.moments",
@@ -53,7 +54,7 @@ DOORS = {
     "requests": ("tasks.trigger.client", "tasks.trigger.transport", "accounts.jwks", "tests*"),
     "jwt": ("accounts.jwks", "accounts.tokens", "tests*"),
     "croniter": ("tasks.cron",),
-    "cron_descriptor": ("tasks.cron",),
+    "cron_descriptor": ("tasks.cron_words",),
     "hashlib": (
         "accounts.keys",
         "tasks.trigger.standin.shapes",
@@ -71,7 +72,7 @@ DOORS = {
 }
 # What knows neither Django nor our models.
 PURE = (
-    *("accounts.keys", "accounts.ids", "tasks.cron", "tasks.zones", "tasks.lifeline", "tasks.moments"),
+    *("accounts.keys", "accounts.ids", "tasks.cron*", "tasks.zones", "tasks.lifeline", "tasks.moments"),
     *("tasks.trigger*", "tasks.schedule_list", "tasks.pace"),
 )
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
 from accounts.models import ApiKey
 from tasks.trigger.standin.wire import Standin
+from tests.cast import Cast, make_task
 from tests.client import ContractClient
 
 PATH = "/api/tasks/preview"
@@ -77,6 +79,15 @@ def test_it_refuses_what_a_create_refuses_with_the_same_answer(alice_api: Contra
     task = {"title": "t", "prompt": "p", "artist_account_id": "3f0e9a52-6d0f-4c5e-9a54-0a2f2d8c7e11", **wrong}
     create, preview = alice_api.post("/api/tasks", task, format="json"), ask(alice_api, **wrong)
     assert (preview.status_code, preview.json()) == (400, create.json())
+
+
+@pytest.mark.parametrize("schedule", ["0 *,* * * *", "0 9 * * *,*", "*,*,47-53 *,*/2,3-5 */2 */40,* */2"])
+def test_what_the_library_has_no_words_for_is_shown_as_it_is(
+    alice_api: ContractClient, cast: Cast, admin_client: Client, schedule: str
+) -> None:
+    assert ask(alice_api, schedule=schedule).json()["description"] == schedule
+    make_task(cast.alice, cast.artist, schedule=schedule)
+    assert admin_client.get("/admin/tasks/task/").status_code == 200
 
 
 def test_it_needs_a_credential(anonymous_api: ContractClient) -> None:

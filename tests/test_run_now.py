@@ -192,6 +192,17 @@ def test_what_is_wrong_with_the_body_is_named(
     assert trigger.asked["all"] == 0
 
 
+def test_a_parameter_belongs_in_the_body(alice_api: ContractClient, task: Task) -> None:
+    response = alice_api.post(f"{PATH}?id={task.pk}", {}, format="json")
+    assert response.json()["error"] == "Unknown parameter 'id'. Everything belongs in the body here."
+
+
+def test_a_zone_that_is_a_folder_of_zones_hides_no_tasks(alice_api: ContractClient, cast: Cast, task: Task) -> None:
+    broken = make_task(cast.alice, cast.artist, timezone="America")
+    assert alice_api.get("/api/tasks").status_code == 200
+    assert started(start(alice_api, broken))["payload"]["upcoming"] == []
+
+
 def test_it_needs_a_credential(anonymous_api: ContractClient, task: Task) -> None:
     assert start(anonymous_api, task).status_code == 401
 
@@ -200,8 +211,9 @@ def test_it_needs_a_credential(anonymous_api: ContractClient, task: Task) -> Non
 
 
 def test_the_same_key_starts_no_second_run(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
-    first, again = (started(start(alice_api, task, "once")) for _ in range(2))
-    assert first["id"] == again["id"]
+    first, again = (start(alice_api, task, "once") for _ in range(2))
+    assert started(first)["id"] == started(again)["id"]
+    assert (first.get("Idempotent-Replayed"), again["Idempotent-Replayed"]) == (None, "true")
     assert (RunRequest.objects.count(), trigger.asked[TRIGGER]) == (1, 1)
     assert started(start(alice_api, task))["id"] != started(start(alice_api, task))["id"]
 
@@ -245,7 +257,8 @@ def test_another_environment_is_never_asked(
     alice_api: ContractClient, task: Task, trigger: Standin, settings: Settings
 ) -> None:
     settings.TRIGGER_SECRET_KEY = "tr_dev_x"
-    assert start(alice_api, task).status_code == 500
+    response = start(alice_api, task)
+    assert (response.status_code, "operator" in response.json()["error"]) == (500, True)
     assert (trigger.asked["all"], RunRequest.objects.count()) == (0, 0)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
 from io import StringIO
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -183,9 +185,32 @@ def test_while_trigger_is_away_it_gives_up_early_and_says_how_many_are_left(
     trigger.faults.add(Fault("hang"))
     report = run(FULL)
     assert report.status is Status.FAILED
-    assert "Trigger.dev does not answer: 10 times in a row" in report.problems[0]
-    assert trigger.asked["all"] <= 20
+    assert "Trigger.dev does not answer: 10 questions in a row" in report.problems[0]
+    assert run(replace(FULL, is_dry=True)).status is Status.FAILED
+    assert trigger.asked["all"] <= 40
     assert Task.objects.count() == 30
+
+
+@pytest.mark.parametrize("is_dry", [False, True])
+def test_a_limit_that_never_ends_ends_the_pass(
+    cast: Cast, trigger: Standin, run: Sync, clock: Clock, is_dry: bool
+) -> None:
+    for _ in range(30):
+        make_task(cast.alice, cast.artist, synced_generation=0)
+    trigger.faults.add(Fault("rate_limit", seconds=10))
+    report = run(Options(is_dry=is_dry))
+    assert (report.status, len(report.problems), report.changes) == (Status.FAILED, 1, [])
+    assert sum(clock.waits) < 150
+
+
+@pytest.mark.parametrize("column", ["unsettled_until", "lease_until"])
+def test_what_a_wrong_clock_wrote_is_not_waited_for(
+    cast: Cast, trigger: Standin, run: Sync, clock: Clock, column: str
+) -> None:
+    made = make_task(cast.alice, cast.artist, synced_generation=0, **{column: clock.now + timedelta(days=30)})
+    assert run(Options()).status is Status.IN_SYNC
+    assert held(trigger, made).active
+    assert sum(clock.waits) < 200
 
 
 # --- Drift -----------------------------------------------------------------------------------------------------------
@@ -243,6 +268,46 @@ def test_a_second_schedule_of_a_task_goes(task: Task, trigger: Standin, run: Syn
     assert steps(run(replace(FULL, yes=True))) == done(Step.DELETE)
     assert trigger.state.schedule(second.id) is None
     assert held(trigger, task).active
+
+
+def test_the_only_schedule_of_a_task_is_no_second_one(cast: Cast, trigger: Standin, run: Sync) -> None:
+    """The row knows another one, which is gone, and no new one can be made."""
+    fill(cast, trigger, 20)
+    made = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_gone")
+    working = put(trigger, external_id=str(made.pk))
+    refusal = "You have created 20/20 schedules"
+    trigger.faults.add(Fault("status", method="POST", status=422, message=refusal))
+    assert run(FULL).status is Status.IN_SYNC
+    assert trigger.state.schedule(working.id) == working
+    assert Task.objects.get(pk=made.pk).trigger_schedule_id == working.id
+
+
+def test_a_second_one_stays_while_the_first_is_not_right(cast: Cast, trigger: Standin, run: Sync) -> None:
+    fill(cast, trigger, 20)
+    made = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_gone", synced_generation=0)
+    working = put(trigger, external_id=str(made.pk))
+    trigger.faults.add(Fault("status", method="POST", status=422, message="You have created 20/20 schedules"))
+    assert run(FULL).status is Status.FAILED
+    assert trigger.state.schedule(working.id) == working
+
+
+def test_a_schedule_without_a_key_that_the_row_does_not_know_is_adopted(
+    cast: Cast, trigger: Standin, run: Sync
+) -> None:
+    """A paused task had one that fired on."""
+    made = make_task(cast.alice, cast.artist, enabled=False)
+    put(trigger, external_id=str(made.pk))
+    assert run(replace(FULL, is_dry=True)).status is Status.DRIFT
+    assert steps(run(FULL)) == done(Step.DEACTIVATE)
+    assert not trigger.state.schedules()[0].active
+    assert run(PRUNE).changes == []
+
+
+def test_a_foreign_schedule_that_starts_our_task_too_is_named(task: Task, trigger: Standin, run: Sync) -> None:
+    foreign = put(trigger, key="doubled", external_id=str(task.pk))
+    report = run(PRUNE)
+    assert (report.status, trigger.state.schedule(foreign.id)) == (Status.IN_SYNC, foreign)
+    assert foreign.id in report.notes[0]
 
 
 def test_the_row_learns_the_id_of_its_schedule(task: Task, trigger: Standin, run: Sync) -> None:
@@ -305,8 +370,10 @@ def test_what_has_no_task_fires_until_it_is_pruned(task: Task, trigger: Standin,
         put(trigger, key=f"other {number}")
     lost = [orphan(trigger)]
     without = run(FULL)
-    assert (without.status, without.changes) == (Status.FAILED, [])
-    assert "--prune" in without.problems[0]
+    assert (without.status, without.changes, without.orphans) == (Status.FAILED, [], [lost[0].id])
+    assert lost[0].id in without.notes[0]
+    dry = run(replace(FULL, is_dry=True))
+    assert (dry.status, dry.changes) == (Status.DRIFT, []), "it plans what the same options would do"
     assert run(replace(PRUNE, is_dry=True, yes=True)).status is Status.DRIFT
     assert steps(run(replace(PRUNE, yes=True))) == done(Step.DELETE)
     assert trigger.state.schedule(lost[0].id) is None
@@ -443,11 +510,11 @@ def command(*arguments: str) -> tuple[int, str, str]:
 def test_its_exit_statuses(cast: Cast, trigger: Standin) -> None:
     make_task(cast.alice, cast.artist, synced_generation=0)
     assert command("--dry-run")[0] == 2
-    assert command() == (0, line_of(Step.CREATE) + "In sync: 1 tasks, 1 done.\n", "")
-    assert command() == (0, "In sync: 1 tasks, nothing to do.\n", "")
+    assert command() == (0, line_of(Step.CREATE) + "In sync: 1 task, 1 done.\n", "")
+    assert command() == (0, "In sync: 1 task.\n", "")
     trigger.faults.add(Fault("status", status=401, message="Invalid or Missing API Key"))
     status, output, errors = command("--full")
-    assert (status, output) == (1, "Not in sync: 1 tasks, nothing to do.\n")
+    assert (status, output) == (1, "Not in sync: 1 task.\n")
     assert "401, Invalid or Missing API Key" in errors
     assert command("--full", "--dry-run")[0] == 1
 
@@ -459,7 +526,8 @@ def test_a_second_one_is_refused(db: None) -> None:
 
 
 def line_of(step: Step) -> str:
-    return line(Change(Result.DONE, step, Task.objects.get().pk)) + "\n"
+    task = Task.objects.get()
+    return line(Change(Result.DONE, step, task.pk, task.trigger_schedule_id)) + "\n"
 
 
 def test_it_prints_json(cast: Cast, trigger: Standin) -> None:
@@ -476,7 +544,9 @@ def test_it_prints_json(cast: Cast, trigger: Standin) -> None:
     ("arguments", "reason"),
     [
         (["--prune"], "--prune needs --full"),
-        (["--watch", "0.5"], "1 second or more"),
+        (["--watch", "0.5"], "from 1 to 86400 seconds"),
+        (["--watch", "nan"], "from 1 to 86400 seconds"),
+        (["--watch", "1e12"], "from 1 to 86400 seconds"),
         (["--account", "nobody@example.com"], "no account"),
     ],
 )
@@ -523,8 +593,32 @@ def test_watching_goes_on_past_a_pass_that_failed(cast: Cast, trigger: Standin) 
     trigger.faults.add(Fault("status", status=401, message="Invalid or Missing API Key"))
     output, errors = Watch(trigger.faults.clear).run_passes()
     assert held(trigger, made).active
-    assert (output.count("Not in sync: 1 tasks"), output.count("In sync: 1 tasks")) == (1, 2)
+    assert (output.count("Not in sync: 1 task"), output.count("In sync: 1 task")) == (1, 2)
     assert errors.endswith("Ended.\n")
+
+
+def test_a_term_in_the_middle_of_a_call_ends_the_watch(cast: Cast, trigger: Standin) -> None:
+    def stop(request: Request) -> None:
+        raise Stopped
+
+    made = make_task(cast.alice, cast.artist, synced_generation=0)
+    trigger.before = stop
+    output, errors = Watch(lambda: None).run_passes()
+    assert (output, errors) == ("", "Ended.\n")
+    assert Task.objects.get(pk=made.pk).sync_error == ""
+
+
+def test_it_says_in_json_that_it_is_running_already(db: None) -> None:
+    output = StringIO()
+    with only_one(), pytest.raises(CommandError):
+        call_command("sync_schedules", "--json", stdout=output)
+    assert json.loads(output.getvalue()) == {"status": "already_running"}
+
+
+def test_its_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        Command().run_from_argv(["manage.py", "sync_schedules", "--help"])
+    assert "10 % of ours" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_pass_while_another_runs_is_left_to_it(db: None) -> None:
@@ -534,6 +628,28 @@ def test_a_pass_while_another_runs_is_left_to_it(db: None) -> None:
 
 
 def test_the_lock_is_free_again(db: None) -> None:
+    """Also after an exception: a connection of the pool would keep it."""
+    with suppress(ZeroDivisionError), only_one():
+        raise ZeroDivisionError
     for _ in range(2):
         with only_one() as is_ours, only_one() as is_anothers:
             assert (is_ours, is_anothers) == (True, False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_row_that_somebody_holds_does_not_end_the_pass(transactional_db: None, cast: Cast, trigger: Standin) -> None:
+    """Where the database locks rows; SQLite is one lock as a whole, and the pass says that it failed."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no locks of rows")
+    locked, free = (make_task(cast.alice, cast.artist, synced_generation=0) for _ in range(2))
+    other = connection.copy()
+    other.set_autocommit(False)
+    with closing(other), other.cursor() as cursor, connection.cursor() as ours:
+        ours.execute("SET lock_timeout = '50ms'")
+        cursor.execute("SELECT 1 FROM tasks_task WHERE id = %s FOR UPDATE", [locked.pk])
+        watching = Watch(lambda: None)
+        report = watching.one_pass(Options(), as_json=True)
+        other.rollback()
+    assert report is not None
+    assert [change.task_id for change in report.changes if change.result is Result.FAILED] == [locked.pk]
+    assert held(trigger, free).active

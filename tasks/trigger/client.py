@@ -281,6 +281,9 @@ def as_schedule(body: Any) -> Schedule:
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise errors.BrokenAnswer("a schedule without id, task, cron or time zone") from error
-    if not isinstance(schedule.id, str) or not 0 < len(schedule.id) <= 100 or not isinstance(schedule.active, bool):
-        raise errors.BrokenAnswer("a schedule whose id or state is not what it should be")
+    texts = (schedule.id, schedule.task, schedule.cron, schedule.timezone)
+    names = (schedule.external_id, schedule.key)
+    is_whole = all(isinstance(text, str) for text in texts) and isinstance(schedule.active, bool)
+    if not is_whole or not all(isinstance(name, str | None) for name in names) or not 0 < len(schedule.id) <= 100:
+        raise errors.BrokenAnswer("a schedule of which a part is not what it should be")
     return schedule

@@ -44,6 +44,14 @@ SCREEN = """
     curl -s -X PATCH 'http://{host}:{port}/api/tasks' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
       -d '{{"id": "{task}", "enabled": false}}'
 
+  When a schedule would run, and the same report once, now:
+    curl -s -G 'http://{host}:{port}/api/tasks/preview' -H 'x-api-key: {alice}' --data-urlencode 'schedule=0 9 * * 1-5'
+    curl -s -X POST 'http://{host}:{port}/api/tasks/runs' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
+      -d '{{"id": "{task}"}}'
+
+  Is Trigger.dev what the tasks say?
+    TRIGGER_API_URL={standin} .venv/bin/python manage.py sync_schedules --full --dry-run
+
   Dora is an admin:
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'Authorization: Bearer {dora}'
 

@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, connection
+from django.db import Error as DatabaseError
+from django.db import connection
 from django.utils import timezone
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -41,10 +42,11 @@ DONE = {
 }
 # A shorter wait than this many seconds is not worth a line.
 SHORT_WAIT = 2.0
+LONGEST_PAUSE = 24 * 3600
 
 
-class Stopped(Exception):
-    """Somebody ended the watch."""
+class Stopped(BaseException):
+    """Somebody ended the watch. No handler of exceptions on its way may take it for a fault."""
 
 
 class Command(BaseCommand):
@@ -55,8 +57,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--full", action="store_true", help="compare every task with all of Trigger.dev's schedules, and repair"
         )
-        parser.add_argument("--prune", action="store_true", help="with --full: delete schedules of ours without a task")
-        parser.add_argument("--yes", action="store_true", help="delete also more than 10 schedules, or 10 % of them")
+        parser.add_argument(
+            "--prune",
+            action="store_true",
+            help="with --full: delete schedules of ours without a task; with --account, those of its deleted tasks",
+        )
+        parser.add_argument("--yes", action="store_true", help="delete also more than 10 schedules, or 10 %% of ours")
         parser.add_argument("--dry-run", action="store_true", help="change nothing, print what would be done")
         parser.add_argument("--account", metavar="ID|EMAIL", help="only the tasks of this account")
         parser.add_argument("--json", action="store_true", help="print one line of JSON in the end")
@@ -72,6 +78,8 @@ class Command(BaseCommand):
             return
         report = self.one_pass(chosen, as_json=options["json"])
         if report is None:
+            if options["json"]:
+                self.stdout.write(json.dumps({"status": Status.ALREADY_RUNNING.name.lower()}))
             raise CommandError("sync_schedules is running already.", returncode=Status.ALREADY_RUNNING)
         if report.status:
             sys.exit(report.status)
@@ -119,8 +127,8 @@ class Command(BaseCommand):
 def chosen_options(options: dict[str, Any]) -> Options:
     if options["prune"] and not options["full"]:
         raise CommandError("--prune needs --full: only the whole list shows which schedules have no task.")
-    if options["watch"] is not None and options["watch"] < 1:
-        raise CommandError(f"--watch must be 1 second or more, not {options['watch']:g}.")
+    if options["watch"] is not None and not 1 <= options["watch"] <= LONGEST_PAUSE:
+        raise CommandError(f"--watch must be from 1 to {LONGEST_PAUSE} seconds, not {options['watch']:g}.")
     try:
         account = account_named(options["account"]) if options["account"] else None
     except UnknownAccount as error:
@@ -139,8 +147,12 @@ def verdict(report: Report) -> str:
         Status.FAILED: "Not in sync",
         Status.DRIFT: "Not in sync; nothing was changed",
     }[report.status]
-    counted = ", ".join(f"{count} {result}" for result, count in counts.items() if count) or "nothing to do"
-    return f"{words}: {report.tasks} tasks, {counted}."
+    counted = ", ".join(f"{count} {result}" for result, count in counts.items() if count)
+    return f"{words}: {counted_tasks(report.tasks)}{', ' if counted else ''}{counted}."
+
+
+def counted_tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def as_dict(report: Report, options: Options) -> dict[str, Any]:
@@ -158,9 +170,9 @@ def line(change: Change) -> str:
     words = {Result.DONE: DONE[change.step], Result.PLANNED: f"would {change.step}", Result.FAILED: "FAILED"}
     if change.result is Result.PLANNED and change.step is Step.NOTHING:
         words[Result.PLANNED] = "would settle"
-    schedule = f"  {change.schedule_id}" if change.schedule_id else ""
+    schedule = f"schedule {change.schedule_id}" if change.schedule_id else "the schedule"
     reason = f"  ({change.reason})" if change.reason else ""
-    return f"{words[change.result]:<15} task {change.task_id}{schedule}{reason}"
+    return f"{words[change.result]:<16} {schedule} of task {change.task_id}{reason}"
 
 
 # --- How a pass is shown ---------------------------------------------------------------------------------------------

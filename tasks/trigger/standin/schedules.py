@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks import cron, zones
+from tasks.cron_words import in_words
 from tasks.trigger.standin.messages import Reply, Request, encoded, error, ok
 from tasks.trigger.standin.shapes import moment
 from tasks.trigger.standin.state import StandinRun, StandinSchedule, State
@@ -237,7 +238,7 @@ def head(schedule: StandinSchedule) -> dict[str, Any]:
 
 
 def body(schedule: StandinSchedule) -> dict[str, Any]:
-    generator = {"type": "CRON", "expression": schedule.cron, "description": cron.in_words(schedule.cron)}
+    generator = {"type": "CRON", "expression": schedule.cron, "description": in_words(schedule.cron)}
     window = {"window": schedule.window} if schedule.window else {}
     return {"generator": generator, "timezone": schedule.timezone, **window}
 

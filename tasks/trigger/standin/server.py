@@ -27,11 +27,24 @@ class StandinServer(ThreadingHTTPServer):
     def __init__(self, standin: Standin, *, port: int = 0) -> None:
         """Port 0 takes any free one; `url` tells which."""
         self.standin = standin
+        self.open, self.most_open = 0, 0
+        self.counting = threading.Lock()
         super().__init__((HOST, port), Handler)
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self.counting:
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self.counting:
+            self.open -= 1
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone is what a stand-in is there to meet."""
@@ -47,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length") or 0)
         request = Request(self.command, self.path, dict(self.headers), self.rfile.read(length))
         if request.path.startswith("/standin/"):
-            self.send(controlled(self.server.standin, request))
+            self.send(controlled(self.server, request))
         else:
             self.answer(self.server.standin, request)
 
@@ -89,9 +102,11 @@ class Handler(BaseHTTPRequestHandler):
         """Silence: the demo's screen belongs to the demo."""
 
 
-def controlled(standin: Standin, request: Request) -> Reply:
+def controlled(server: StandinServer, request: Request) -> Reply:
+    standin = server.standin
     if (request.method, request.path) == ("GET", "/standin/asked"):
-        return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts()})
+        most, server.most_open = server.most_open, server.open
+        return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts(), "connections": most})
     if (request.method, request.path) == ("DELETE", "/standin/faults"):
         standin.faults.clear()
         return ok({})
