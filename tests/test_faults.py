@@ -43,6 +43,7 @@ ROUNDS_PER_STOP = 100
 CLIENTS = 8
 STOPPED_FOR = LEASE.total_seconds() + 3
 PATIENCE = 8.0
+HOT = 12
 FAULTS = (
     Fault("status", status=500, probability=0.04),
     Fault("status", status=422, message="Task with identifier x not found in project.", probability=0.02),
@@ -52,7 +53,8 @@ FAULTS = (
     Fault("delay", seconds=0.4, probability=0.05),
     Fault("hang", seconds=5, probability=0.04),
     Fault("reset", probability=0.06),
-    Fault("late", seconds=4, probability=0.06),
+    Fault("late", seconds=9, method="POST", probability=0.15),
+    Fault("late", seconds=5, probability=0.05),
 )
 
 
@@ -188,8 +190,9 @@ class Client(threading.Thread):
 
     def write(self) -> None:
         chance = self.chance.random()
-        task_id = self.chance.choice(self.world.known) if self.world.known else None
-        if task_id is None or chance < 0.3:
+        # Few at a time, so that writers meet: what comes late must find that somebody else has written since.
+        task_id = self.chance.choice(self.world.known[-HOT:]) if self.world.known else None
+        if task_id is None or chance < 0.2:
             self.create()
         elif chance < 0.6:
             self.send("PATCH", {"id": task_id, "schedule": self.cron(), "timezone": self.zone()})
