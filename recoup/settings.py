@@ -17,6 +17,9 @@ LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 # Time zones are those of the locked tzdata, and not whatever this machine has.
 zoneinfo.reset_tzpath(to=())
 
+# A cache that hangs must not hold up what it is there to make fast.
+REDIS_OPTIONS = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2, "health_check_interval": 30}
+
 env = Env()
 
 # --- Trigger.dev -----------------------------------------------------------------------------------------------------
@@ -85,8 +88,13 @@ else:
     # Threads that write at once need a file: in memory they would share one cache and its table locks.
     DATABASES["default"]["TEST"] = {"NAME": VAR_DIR / "test.sqlite3"}
 
+# Shared by all processes and machines; without it each process has its own.
+REDIS_URL: str = env.str("REDIS_URL", "")
+CACHE_IS_SHARED = bool(REDIS_URL)
 CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
+    "default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": REDIS_URL, "OPTIONS": REDIS_OPTIONS}
+    if REDIS_URL
+    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
 }
 
 # --- Django ----------------------------------------------------------------------------------------------------------

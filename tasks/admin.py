@@ -19,8 +19,8 @@ from django.utils.safestring import mark_safe
 from tasks import cron, settling, started_runs, upstream, writes, zones
 from tasks.bodies import LONGEST_PROMPT, LONGEST_TITLE
 from tasks.cron_words import in_words
-from tasks.enrichment import next_times
 from tasks.environment import NotOurEnvironment
+from tasks.fires import next_times
 from tasks.models import SyncStatus, Task
 from tasks.trigger.errors import TriggerError
 

@@ -1,43 +1,43 @@
 """Tasks with what Trigger.dev knows of them: their newest runs, and when they run next.
 
-A list of any length costs one question a scheduled task, one more for a task that somebody has run by hand, all asked
-at once, and no query.
+A list of any length costs no query, and what is known of its runs one look into the cache. What is not known costs one
+question a scheduled task, one more for a task that somebody has run by hand, all asked at once.
 """
 
-import logging
-import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from operator import itemgetter
 
-from django.conf import settings
-
-from tasks import cron, runs, upstream, zones
-from tasks.models import SyncStatus, Task
+from tasks import fires, runs, snapshots
+from tasks.fires import Fire
+from tasks.models import Task
 from tasks.run_owners import TASK_TAG, owned_through_schedule, owned_through_tag
-from tasks.runs import RECENT, Fire, RunsStatus, Snapshot, Source
+from tasks.runs import RECENT, Known, RunsStatus, Source
 from tasks.trigger.types import Run
 
-logger = logging.getLogger(__name__)
+# The payloads of more new runs than this are not fetched at once: each comes when its task's next run does.
+MOST_LEARNT = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EnrichedTask:
+    """`recent_runs` as JSON objects with commas between them."""
+
     task: Task
-    recent_runs: list[Run]
+    recent_runs: bytes
     runs_status: RunsStatus
     runs_as_of: datetime | None
-    upcoming: list[datetime]
+    upcoming: tuple[datetime, ...]
 
 
 def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[EnrichedTask]:
     """`deadline`: seconds of `time.monotonic()`, after which the tasks go out with what is known."""
     tasks = list(tasks)
-    snapshots = runs.newest([source for task in tasks for source in sources(task)], now=now, deadline=deadline)
-    fires = runs.last_fires([task.trigger_schedule_id for task in tasks if task.trigger_schedule_id])
-    return [enriched(task, snapshots, fires.get(task.trigger_schedule_id or ""), now=now) for task in tasks]
+    wanted = {source: task for task in tasks for source in sources(task)}
+    known, last_fires = runs.newest(wanted, now=now, deadline=deadline)
+    learn_new(known, last_fires, wanted)
+    return [enriched(task, known, last_fires.get(task.trigger_schedule_id or ""), now=now) for task in tasks]
 
 
 def sources(task: Task) -> list[Source]:
@@ -46,29 +46,43 @@ def sources(task: Task) -> list[Source]:
     return [*found, Source("tag", f"{TASK_TAG}{task.pk}")] if task.run_by_hand_at else found
 
 
-def enriched(task: Task, snapshots: Mapping[Source, Snapshot], fire: Fire | None, *, now: datetime) -> EnrichedTask:
-    mine = {source: snapshots[source] for source in sources(task)}
-    scheduled = next((snapshot for source, snapshot in mine.items() if source.kind == "schedule"), None)
-    if scheduled is not None:
-        learn_newest_fire(task, scheduled, fire)
+def learn_new(known: Mapping[Source, Known], last_fires: Mapping[str, Fire], tasks: Mapping[Source, Task]) -> None:
+    new = {
+        source: one.snapshot.newest_id
+        for source, one in known.items()
+        if source.kind == "schedule" and one.snapshot and one.snapshot.newest_id
+        if source.name not in last_fires or last_fires[source.name].run_id != one.snapshot.newest_id
+    }
+    if len(new) <= MOST_LEARNT:
+        for source, run_id in new.items():
+            fires.learn_behind(tasks[source], run_id)
+
+
+def enriched(task: Task, known: Mapping[Source, Known], fire: Fire | None, *, now: datetime) -> EnrichedTask:
+    mine = {source: known[source] for source in sources(task)}
     return EnrichedTask(
         task=task,
         recent_runs=newest_of(task, mine),
-        runs_status=joint_status([snapshot.status for snapshot in mine.values()]),
-        runs_as_of=min((snapshot.as_of for snapshot in mine.values() if snapshot.as_of), default=None if mine else now),
-        upcoming=upcoming(task, fire, now=now),
+        runs_status=joint_status([one.status for one in mine.values()]),
+        runs_as_of=min((one.as_of for one in mine.values() if one.as_of), default=None if mine else now),
+        upcoming=fires.upcoming(task, fire, now=now),
     )
 
 
-def newest_of(task: Task, snapshots: Mapping[Source, Snapshot]) -> list[Run]:
+def newest_of(task: Task, known: Mapping[Source, Known]) -> bytes:
     """The newest five that are the task's account's, wherever they were found."""
+    snapshots_of = {source: one.snapshot for source, one in known.items() if one.snapshot is not None}
+    if len(snapshots_of) == 1:
+        ((source, snapshot),) = snapshots_of.items()
+        account = str(task.account_id)
+        if source.kind == "schedule" and all(not tagged or account in tagged for tagged in snapshot.tags):
+            return snapshot.encoded
     owned = {"schedule": owned_through_schedule, "tag": owned_through_tag}
-    found = {
-        run["id"]: run
-        for source, snapshot in snapshots.items()
-        for run in owned[source.kind](snapshot.runs, task.account_id)
-    }
-    return sorted(found.values(), key=itemgetter("createdAt"), reverse=True)[:RECENT]
+    found: dict[str, Run] = {}
+    for source, snapshot in snapshots_of.items():
+        found |= {run["id"]: run for run in owned[source.kind](snapshot.runs(), task.account_id)}
+    newest = sorted(found.values(), key=itemgetter("createdAt"), reverse=True)[:RECENT]
+    return b",".join(snapshots.encoded(run) for run in newest)
 
 
 def joint_status(statuses: Collection[RunsStatus]) -> RunsStatus:
@@ -77,42 +91,3 @@ def joint_status(statuses: Collection[RunsStatus]) -> RunsStatus:
         return RunsStatus.FRESH
     is_unknown = all(status is RunsStatus.UNAVAILABLE for status in statuses)
     return RunsStatus.UNAVAILABLE if is_unknown else RunsStatus.STALE
-
-
-def upcoming(task: Task, fire: Fire | None, *, now: datetime) -> list[datetime]:
-    """The next times of the task: as its newest run was told them, where that still holds, else computed."""
-    computed = next_times(task, now=now)
-    if not computed or not fire or not still_counts(fire, task):
-        return computed
-    return [moment for moment in fire.upcoming if moment > now] or computed
-
-
-def still_counts(fire: Fire, task: Task) -> bool:
-    """Whether the run was made with the cron and the zone that the task has now."""
-    return fire.timezone == zones.sent(task.timezone) and fire.timestamp >= task.schedule_changed_at
-
-
-def next_times(task: Task, *, now: datetime) -> list[datetime]:
-    """Computed, ten of them. A paused task, and one that Trigger.dev refused, has none."""
-    if not task.is_enabled or task.sync_status == SyncStatus.REFUSED:
-        return []
-    try:
-        return list(cron.upcoming(task.schedule, task.timezone, now=now))
-    except (cron.CronError, KeyError, ValueError) as error:
-        logger.error("Task %s has a schedule that never fires: %s", task.id, error)
-        return []
-
-
-def learn_newest_fire(task: Task, snapshot: Snapshot, known: Fire | None) -> None:
-    """Behind the answer, once for each new run."""
-    newest = snapshot.runs[0]["id"] if snapshot.runs else None
-    if newest and (known is None or known.run_id != newest) and runs.may_learn_fire(newest):
-        upstream.ask_behind(partial(compare_newest_fire, task, newest))
-
-
-def compare_newest_fire(task: Task, run_id: str) -> None:
-    deadline = time.monotonic() + settings.REQUEST_DEADLINE
-    fire = runs.learn_fire(str(task.trigger_schedule_id), run_id, deadline=deadline)
-    if still_counts(fire, task) and list(fire.upcoming) != next_times(task, now=fire.timestamp):
-        message = "Task %s: Trigger.dev says it fires at other times than cron.py computes (%d times so far)"
-        logger.error(message, task.id, runs.count_disagreement())

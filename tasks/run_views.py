@@ -7,7 +7,6 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 from rest_framework.exceptions import APIException, NotFound
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts.authentication import caller_of
@@ -17,10 +16,10 @@ from tasks.bodies import StartRunRequestSerializer, idempotency_key
 from tasks.environment import NotOurEnvironment
 from tasks.filters import run_query
 from tasks.models import Task
-from tasks.moments import as_text
 from tasks.permissions import task_to_write
+from tasks.rendering import runs_answer
 from tasks.run_owners import RUN_NOT_FOUND
-from tasks.runs import Snapshot
+from tasks.runs import Known
 from tasks.trigger.errors import TriggerError
 from tasks.views import without_body
 
@@ -55,10 +54,10 @@ class TaskRunsView(APIView):
             self.check_object_permissions(request, query["account_id"])
         if request.method == "HEAD":
             return without_body()
-        return shown(self.one(request, query) if query["runId"] else self.listed(request, query))
+        return runs_answer(self.one(request, query) if query["runId"] else self.listed(request, query))
 
     @openapi.start_run
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponseBase:
         parameters(request.query_params, allowed=())
         fields, key = StartRunRequestSerializer(data=request.data).checked(), idempotency_key(request)
         task = task_to_write(self, request, fields["id"], fields.get("account_id"))
@@ -72,12 +71,12 @@ class TaskRunsView(APIView):
         except TriggerError as error:
             logger.warning("A run of task %s was not confirmed: %s", task.pk, error)
             raise RunNotConfirmed from error
-        response = shown(self.started(request, task, run_id, deadline=deadline))
+        response = runs_answer(self.started(request, task, run_id, deadline=deadline))
         if is_repeated:
             response["Idempotent-Replayed"] = "true"
         return response
 
-    def one(self, request: Request, query: dict[str, Any]) -> Snapshot:
+    def one(self, request: Request, query: dict[str, Any]) -> Known:
         now, deadline = timezone.now(), upstream.deadline_from_now()
         caller, account_id = caller_of(request), query["account_id"]
         try:
@@ -85,20 +84,15 @@ class TaskRunsView(APIView):
         except runs.RunNotFound:
             raise NotFound(RUN_NOT_FOUND) from None
 
-    def listed(self, request: Request, query: dict[str, Any]) -> Snapshot:
+    def listed(self, request: Request, query: dict[str, Any]) -> Known:
         account_id = query["account_id"] or caller_of(request).pk
         now, deadline = timezone.now(), upstream.deadline_from_now()
         return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline)
 
-    def started(self, request: Request, task: Task, run_id: str, *, deadline: float) -> Snapshot:
+    def started(self, request: Request, task: Task, run_id: str, *, deadline: float) -> Known:
         now = timezone.now()
         try:
             return runs.retrieve(caller_of(request), run_id, account_id=task.account_id, now=now, deadline=deadline)
         except (TriggerError, runs.RunNotFound) as error:
             logger.warning("The run %s was started, and could not be looked at: %s", run_id, error)
             return started_runs.just_started(task, run_id, at=now)
-
-
-def shown(snapshot: Snapshot) -> Response:
-    as_of = snapshot.as_of and as_text(snapshot.as_of)
-    return Response({"status": "success", "runs": snapshot.runs, "runs_status": snapshot.status, "runs_as_of": as_of})

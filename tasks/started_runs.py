@@ -15,12 +15,12 @@ from django.db import transaction
 
 from accounts import keys
 from accounts.models import Account
-from tasks import cron, runs, upstream, zones
+from tasks import cron, fires, snapshots, upstream, zones
 from tasks.environment import check_environment
 from tasks.models import RunRequest, Task
 from tasks.moments import as_text
 from tasks.run_owners import ACCOUNT_TAG, TASK_TAG
-from tasks.runs import RunsStatus, Snapshot
+from tasks.runs import Known, RunsStatus
 from tasks.trigger.types import Run
 
 # A schedule's payload always names one, and a paused task may have none.
@@ -70,7 +70,7 @@ def remember(task: Task, *, asked_by: Account | None, staff: str, key: str, at: 
 def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
     """In the shape that the engine gives a scheduled run (recorded: run_get_REAL_scheduled_second)."""
     schedule_id = task.trigger_schedule_id
-    fire = runs.last_fires([schedule_id]).get(schedule_id) if schedule_id else None
+    fire = fires.last_fire(schedule_id) if schedule_id else None
     is_known = fire is not None and fire.timestamp > datetime.min.replace(tzinfo=UTC)
     return {
         "scheduleId": schedule_id or NO_SCHEDULE,
@@ -94,7 +94,7 @@ def tags(task: Task) -> list[str]:
     return [f"{ACCOUNT_TAG}{task.account_id}", f"{TASK_TAG}{task.pk}"]
 
 
-def just_started(task: Task, run_id: str, *, at: datetime) -> Snapshot:
+def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
     """What is known of a run that Trigger.dev has started, and then would not show."""
     run: Run = {
         "id": run_id,
@@ -104,4 +104,4 @@ def just_started(task: Task, run_id: str, *, at: datetime) -> Snapshot:
         "updatedAt": as_text(at),
         "tags": tags(task),
     }
-    return Snapshot([run], at, RunsStatus.STALE)
+    return Known(snapshots.take([run], at=at, fresh_until=at), RunsStatus.STALE)

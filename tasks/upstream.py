@@ -6,10 +6,10 @@ fill is filled for the next request.
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cache
-from threading import BoundedSemaphore
+from functools import cache, partial
+from threading import BoundedSemaphore, Lock
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -23,7 +23,6 @@ BEHIND_THREADS = 4
 # More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
 BEHIND_WAITING = 256
 
-Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
 
 logger = logging.getLogger(__name__)
@@ -38,6 +37,10 @@ def client() -> TriggerClient:
 def environment() -> str:
     """Tells Trigger.dev's environments apart in the names of cache entries."""
     return keys.fingerprint(f"{settings.TRIGGER_API_URL} {settings.TRIGGER_SECRET_KEY}")
+
+
+def cache_name(kind: str, thing: str) -> str:
+    return f"runs:{environment()}:{kind}:{thing}"
 
 
 @cache
@@ -66,28 +69,61 @@ def ask(call: Callable[[], Answer], *, deadline: float) -> Answer:
     return future.result()
 
 
-def ask_all(calls: Mapping[Key, Callable[[], Answer]], *, deadline: float) -> dict[Key, Answer]:
-    """The answers that came until the deadline, by the key of their call. What failed is logged, and not among them."""
-    futures = {key: threads().submit(call) for key, call in calls.items()}
+def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> dict[str, Answer | BaseException]:
+    """What came until the deadline, by the name of the question: its answer, or what it failed with.
+
+    Whoever asks a question that is being asked already waits for the same answer. What comes later fills the cache.
+    """
+    futures = {name: _join(name, call) for name, call in calls.items()}
     wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
-    answers: dict[Key, Answer] = {}
-    for key, future in futures.items():
-        future.cancel()
-        if future.done() and not future.cancelled():
-            error = future.exception()
-            if error is None:
-                answers[key] = future.result()
-            else:
-                _log(error)
-    if len(answers) < len(futures):
-        logger.warning("Trigger.dev left %d of %d questions open", len(futures) - len(answers), len(futures))
+    answers: dict[str, Answer | BaseException] = {}
+    for name, future in futures.items():
+        if future.done():
+            answers[name] = future.exception() or future.result()
+        else:
+            answers[name] = errors.TimedOut("the request's time was up")
+    failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
+    failed = [error for error in failures if not isinstance(error, errors.NotFound)]
+    for error in failed[:1]:
+        _log(error)
+    if failed:
+        logger.warning("Trigger.dev left %d of %d questions open", len(failed), len(futures))
     return answers
 
 
-def ask_behind(call: Callable[[], object]) -> None:
-    """Asks behind the answer that is being made; a failure is logged and costs nobody anything."""
-    if _places_behind.acquire(blocking=False):
-        threads_behind().submit(call).add_done_callback(_leave_behind)
+def ask_behind(name: str, call: Callable[[], object]) -> None:
+    """Asks behind the answer that is being made, unless it is being asked already; a failure costs nobody anything."""
+    with _flights_lock:
+        if _under_way(_flights, name) or _under_way(_behind, name) or not _places_behind.acquire(blocking=False):
+            return
+        _behind[name] = future = threads_behind().submit(call)
+    future.add_done_callback(partial(_land, _behind, name))
+    future.add_done_callback(_leave_behind)
+
+
+def _join(name: str, call: Callable[[], Answer]) -> Future[Answer]:
+    """The question that is under way, or this one. One that still waits behind other answers is overtaken."""
+    with _flights_lock:
+        flying = _under_way(_flights, name)
+        behind = _under_way(_behind, name)
+        if flying is None and behind is not None and behind.running():
+            flying = behind
+        if flying is not None:
+            return flying
+        _flights[name] = future = threads().submit(call)
+    future.add_done_callback(partial(_land, _flights, name))
+    return future
+
+
+def _under_way(flights: dict[str, Future[Any]], name: str) -> Future[Any] | None:
+    future = flights.get(name)
+    return None if future is None or future.done() else future
+
+
+def _land(flights: dict[str, Future[Any]], name: str, future: Future[Any]) -> None:
+    with _flights_lock:
+        if flights.get(name) is future:
+            del flights[name]
 
 
 def finish() -> None:
@@ -99,6 +135,9 @@ def finish() -> None:
         made.cache_clear()
 
 
+_flights: dict[str, Future[Any]] = {}
+_behind: dict[str, Future[Any]] = {}
+_flights_lock = Lock()
 _places_behind = BoundedSemaphore(BEHIND_WAITING)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 from uuid import UUID
 
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 from rest_framework.exceptions import APIException, NotFound, PermissionDenied
@@ -33,12 +33,12 @@ from tasks.bodies import (
     idempotency_key,
 )
 from tasks.cron_words import in_words
-from tasks.enrichment import EnrichedTask, enrich
+from tasks.enrichment import enrich
 from tasks.filters import TaskFilter, TaskFilterBackend, preview_query
 from tasks.models import Task
 from tasks.moments import as_text
 from tasks.permissions import TASK_NOT_FOUND, task_to_write
-from tasks.serializers import TaskSerializer
+from tasks.rendering import tasks_answer
 from tasks.settling import ATTEMPT_WITHIN
 
 FOREIGN_ARTIST = (
@@ -49,10 +49,6 @@ FOREIGN_ARTIST = (
 def without_body() -> HttpResponseBase:
     """What a HEAD gets: no length, since nobody was asked how long the answer to a GET would be."""
     return StreamingHttpResponse((), content_type="application/json")
-
-
-def answer(tasks: list[EnrichedTask]) -> dict[str, Any]:
-    return {"status": "success", "tasks": TaskSerializer(tasks, many=True).data}
 
 
 def within(deadline: float) -> float:
@@ -117,10 +113,10 @@ class TasksView(GenericAPIView[Task]):
         tasks = self.filter_queryset(self.get_queryset())
         if request.method == "HEAD":
             return without_body()
-        return Response(answer(enrich(tasks, now=timezone.now(), deadline=upstream.deadline_from_now())))
+        return tasks_answer(enrich(tasks, now=timezone.now(), deadline=upstream.deadline_from_now()))
 
     @openapi.create_task
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> HttpResponse:
         parameters(request.query_params, allowed=())
         body, key = CreateTaskRequestSerializer(data=request.data).checked(), idempotency_key(request)
         account_id = body.get("account_id", caller_of(request).pk)
@@ -137,7 +133,7 @@ class TasksView(GenericAPIView[Task]):
         return self.shown(task, deadline=deadline, headers={"Idempotent-Replayed": "true"} if is_repeated else None)
 
     @openapi.update_task
-    def patch(self, request: Request) -> Response:
+    def patch(self, request: Request) -> HttpResponse:
         parameters(request.query_params, allowed=())
         changes = UpdateTaskRequestSerializer(data=request.data).checked()
         task = task_to_write(self, request, changes.pop("id"), changes.pop("account_id", None))
@@ -163,9 +159,12 @@ class TasksView(GenericAPIView[Task]):
             raise PermissionDenied(MayActForAccount.message)
         return found
 
-    def shown(self, task: Task, *, deadline: float, headers: dict[str, str] | None = None) -> Response:
+    def shown(self, task: Task, *, deadline: float, headers: dict[str, str] | None = None) -> HttpResponse:
         written = self.get_queryset().filter(pk=task.pk)
-        return Response(answer(enrich(written, now=timezone.now(), deadline=deadline)), headers=headers)
+        answer = tasks_answer(enrich(written, now=timezone.now(), deadline=deadline))
+        for name, value in (headers or {}).items():
+            answer[name] = value
+        return answer
 
 
 class PreviewView(APIView):

@@ -1,10 +1,21 @@
 """A test client that holds every answer of the API to the schema, without a test having to ask for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import time_machine
 from rest_framework.test import APIClient
 
 from tests.contract.validation import check_answer
+
+
+@contextmanager
+def later(**period: float) -> Iterator[None]:
+    """So much time has passed: `later(minutes=10)`."""
+    with time_machine.travel(datetime.now(UTC) + timedelta(**period)):
+        yield
 
 
 class ContractClient(APIClient):

@@ -1,0 +1,266 @@
+"""How long runs are fresh, and what Trigger.dev is asked while they are watched."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+import time_machine
+from django.db import connections
+from django.utils import timezone
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from tasks import snapshots, upstream
+from tasks.models import Task
+from tasks.snapshots import FINAL, Snapshot, take
+from tasks.trigger.standin.faults import Fault
+from tasks.trigger.standin.messages import Request
+from tasks.trigger.standin.state import StandinRun
+from tasks.trigger.standin.wire import Standin
+from tasks.trigger.types import Run
+from tests.cast import Cast, make_key, make_task
+from tests.client import ContractClient, later
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+RUNS = "GET /api/v1/runs"
+ONE_RUN = "GET /api/v3/runs/{id}"
+
+
+def run(created: datetime, status: str = "COMPLETED") -> Run:
+    return cast(Run, {"id": "run_x", "status": status, "createdAt": created.isoformat(), "tags": []})
+
+
+def daily_at(hour: int, minute: int = 0) -> Any:
+    def next_fire(after: datetime) -> datetime:
+        fire = after.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        return fire if fire > after else fire + timedelta(days=1)
+
+    return next_fire
+
+
+@pytest.mark.parametrize(
+    ("runs", "fires", "seconds"),
+    [
+        ([run(NOON - timedelta(hours=3))], daily_at(9), 300),
+        ([run(NOON - timedelta(hours=3))], daily_at(12, 2), 90),
+        ([run(NOON - timedelta(days=1))], daily_at(12), 5),
+        ([run(NOON - timedelta(days=1, seconds=90))], daily_at(11, 59), 5),
+        ([run(NOON - timedelta(days=1))], daily_at(11, 57), 300),
+        ([run(NOON)], daily_at(12), 300),
+        ([run(NOON - timedelta(hours=3), "EXECUTING")], daily_at(9), 2),
+        ([run(NOON - timedelta(hours=3)), run(NOON - timedelta(hours=9), "FROZEN")], daily_at(9), 2),
+        ([run(NOON - timedelta(hours=3), "A_STATUS_OF_TOMORROW")], daily_at(9), 2),
+        ([], daily_at(9), 300),
+        ([], daily_at(12), 5),
+        ([], lambda after: None, 300),
+        ([cast(Run, {**run(NOON), "createdAt": "yesterday"})], daily_at(9), 2),
+    ],
+    ids=[
+        *("it fires tomorrow", "it fires soon", "it fires now", "it fired and has no run yet"),
+        *("it fired and never got a run", "it fired and has its run", "it is running", "an older one is running"),
+        *("a status nobody knows", "no run ever", "the first run is due", "it is paused", "a date that is none"),
+    ],
+)
+def test_how_long_the_runs_of_a_schedule_are_fresh(runs: list[Run], fires: Any, seconds: int) -> None:
+    assert snapshots.fresh_until(runs, next_fire=fires, now=NOON) == NOON + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+def test_a_final_run_by_id_is_fresh_for_an_hour(status: str) -> None:
+    assert snapshots.fresh_run_until(run(NOON, status), now=NOON) == NOON + timedelta(hours=1)
+
+
+def test_an_edit_ends_freshness_and_age_ends_being_shown() -> None:
+    taken = take([run(NOON)], at=NOON, fresh_until=NOON + timedelta(seconds=100), generation=3)
+    assert taken.is_fresh(now=NOON + timedelta(seconds=100), generation=3)
+    assert not taken.is_fresh(now=NOON, generation=4)
+    assert taken.is_shown(now=NOON + timedelta(seconds=200))
+    assert not taken.is_shown(now=NOON + timedelta(seconds=201))
+
+
+@pytest.mark.parametrize("text", ["é ", "half a pair \ud83d", "\x00"])
+def test_what_is_kept_encoded_comes_back_as_it_was(text: str) -> None:
+    odd = cast(Run, {**run(NOON), "metadata": {"text": text, "number": 10**30}})
+    taken: Snapshot = take([odd, run(NOON)], at=NOON, fresh_until=NOON)
+    assert taken.runs() == [odd, run(NOON)]
+
+
+# --- Watched through the API -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def task(cast: Cast) -> Task:
+    """Daily; it fires twelve hours from now."""
+    hour = (timezone.now().hour + 12) % 24
+    return make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a", schedule=f"0 {hour} * * *")
+
+
+def add_run(trigger: Standin, task: Task, **fields: Any) -> StandinRun:
+    schedule = {"id": task.trigger_schedule_id, "externalId": str(task.pk)}
+    made = {"created": trigger.state.now - 43_000, "schedule": schedule, "kind": "SCHEDULED", **fields}
+    return trigger.state.add_run(StandinRun("customer-prompt-task", **made))
+
+
+def shown(api: APIClient) -> Any:
+    (task,) = api.get("/api/tasks").json()["tasks"]
+    return task
+
+
+def test_a_warm_list_asks_nothing(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
+    add_run(trigger, task)
+    first = shown(alice_api)
+    upstream.finish()
+    trigger.asked.clear()
+    with later(minutes=4):
+        assert shown(alice_api) == first
+    assert trigger.asked["all"] == 0
+
+
+def test_a_stale_list_is_shown_while_it_is_asked_for_behind(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    shown(alice_api)
+    with later(minutes=6):
+        late = add_run(trigger, task)
+        before = shown(alice_api)
+        upstream.finish()
+        after = shown(alice_api)
+    assert (before["runs_status"], before["recent_runs"]) == ("stale", [])
+    assert (after["runs_status"], after["recent_runs"][0]["id"]) == ("fresh", late.id)
+
+
+def test_a_very_old_list_is_waited_for(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
+    shown(alice_api)
+    with later(minutes=20):
+        late = add_run(trigger, task)
+        (only,) = shown(alice_api)["recent_runs"]
+    assert only["id"] == late.id
+
+
+def test_a_run_that_appears_has_its_payload_fetched_behind_once(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    shown(alice_api)
+    with later(minutes=20):
+        add_run(trigger, task)
+        for _ in range(3):
+            shown(alice_api)
+            upstream.finish()
+    assert trigger.asked[ONE_RUN] == 1
+
+
+def test_a_cold_list_of_fifty_asks_fifty_times(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
+    for number in range(50):
+        add_run(trigger, make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}"))
+    for _ in range(2):
+        alice_api.get("/api/tasks")
+        upstream.finish()
+    assert trigger.asked == {"all": 50, RUNS: 50}
+
+
+def test_while_it_runs_a_task_costs_a_call_every_two_seconds(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    add_run(trigger, task, stuck_as="EXECUTING")
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(60):
+            shown(alice_api)
+            upstream.finish()
+            clock.shift(1)
+    assert trigger.asked[RUNS] < 30
+
+
+@pytest.mark.parametrize(("stuck_as", "most"), [(None, 1), ("EXECUTING", 31)])
+def test_many_who_poll_a_run_cost_one_call_every_two_seconds(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, stuck_as: str | None, most: int
+) -> None:
+    tagged = trigger.state.add_run(
+        StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.alice.pk}"], stuck_as=stuck_as)
+    )
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(60):
+            for _ in range(5):
+                assert alice_api.get("/api/tasks/runs", {"runId": tagged.id}).status_code == 200
+            upstream.finish()
+            clock.shift(1)
+    assert 1 <= trigger.asked[ONE_RUN] <= most
+
+
+def test_the_list_of_an_account_costs_one_call_every_two_seconds(alice_api: ContractClient, trigger: Standin) -> None:
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(60):
+            alice_api.get("/api/tasks/runs")
+            upstream.finish()
+            clock.shift(1)
+    assert trigger.asked[RUNS] <= 31
+
+
+@pytest.fixture
+def crowd(transactional_db: None, cast: Cast) -> Iterator[list[APIClient]]:
+    clients = [APIClient(raise_request_exception=False) for _ in range(8)]
+    for client in clients:
+        client.credentials(HTTP_X_API_KEY=make_key(cast.alice))
+    yield clients
+    connections.close_all()
+
+
+def ask_at_once(clients: list[APIClient], path: str) -> list[int]:
+    barrier, statuses = threading.Barrier(len(clients)), list[int]()
+
+    def ask(client: APIClient) -> None:
+        barrier.wait(10)
+        try:
+            statuses.append(client.get(path).status_code)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return statuses
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_readers_of_one_thing_cost_one_call(
+    crowd: list[APIClient], cast: Cast, task: Task, trigger: Standin
+) -> None:
+    all_are_here = threading.Event()
+
+    def wait(request: Request) -> None:
+        all_are_here.wait(0.3)
+
+    trigger.before = wait
+    tagged = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.alice.pk}"]))
+    for path in ("/api/tasks", f"/api/tasks/runs?runId={tagged.id}", "/api/tasks/runs"):
+        assert ask_at_once(crowd, path) == [200] * 8
+    assert (trigger.asked[RUNS], trigger.asked[ONE_RUN]) == (2, 1)
+
+
+def test_a_hanging_trigger_leaves_no_queue_behind(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
+    for number in range(80):
+        make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")
+    trigger.faults.add(Fault("hang"))
+    tasks = alice_api.get("/api/tasks").json()["tasks"]
+    assert {task["runs_status"] for task in tasks} == {"unavailable"}
+    trigger.faults.clear()
+    tasks = alice_api.get("/api/tasks").json()["tasks"]
+    assert {task["runs_status"] for task in tasks} == {"fresh"}
+
+
+# --- With Redis -------------------------------------------------------------------------------------------------------
+
+
+def test_a_redis_that_is_away_fails_nothing(
+    alice_api: ContractClient, task: Task, trigger: Standin, settings: Settings
+) -> None:
+    settings.CACHE_IS_SHARED = True
+    settings.CACHES = {"default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+    add_run(trigger, task)
+    for _ in range(2):
+        assert shown(alice_api)["runs_status"] == "fresh"
+    assert trigger.asked[RUNS] == 2
+    assert alice_api.get("/api/tasks/runs?runId=run_unknown").status_code == 404

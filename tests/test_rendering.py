@@ -1,0 +1,30 @@
+"""What is written by hand for speed says what the schema's serializers say."""
+
+import json
+
+from django.utils import timezone
+
+from tasks.enrichment import enrich
+from tasks.models import Task
+from tasks.rendering import runs_answer, tasks_answer
+from tasks.runs import UNAVAILABLE
+from tasks.serializers import TaskRunListResponseSerializer, TaskSerializer, TasksResponseSerializer
+from tests.cast import Cast, make_task
+
+
+def test_a_task_has_the_fields_of_the_schema_in_their_order_and_values(cast: Cast) -> None:
+    make_task(cast.alice, cast.artist, title='ü \u2028 "quoted"', model="gpt", enabled=None)
+    (enriched,) = enrich(Task.objects.with_people(), now=timezone.now(), deadline=0.0)
+    body = json.loads(tasks_answer([enriched]).content)
+    (task,) = body["tasks"]
+    serializer = TaskSerializer()
+    assert (list(task), set(body)) == (list(serializer.fields), set(TasksResponseSerializer().fields) - {"error"})
+    serializer.fields.pop("recent_runs")  # kept as bytes
+    described = json.loads(json.dumps(serializer.to_representation(enriched), default=str))
+    assert {name: task[name] for name in described} == described
+
+
+def test_an_answer_of_runs_has_the_fields_of_the_schema() -> None:
+    body = json.loads(runs_answer(UNAVAILABLE).content)
+    assert list(body) == list(TaskRunListResponseSerializer().fields)
+    assert body == {"status": "success", "runs": [], "runs_status": "unavailable", "runs_as_of": None}
