@@ -16,7 +16,7 @@ CLEAN := env $(addprefix -u ,DATABASE_URL REDIS_URL ALLOWED_HOSTS HTTPS_ONLY SEC
 
 INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
 
-.PHONY: help setup demo test test-postgres test-slow check format lock clean
+.PHONY: help setup demo test test-postgres test-slow bench check format lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -35,6 +35,9 @@ test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgre
 
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
 	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadgroup
+
+bench: $(VENV)/.runtime ## Measure what requests cost, and how that grows (a quarter of an hour)
+	@$(CLEAN) POSTGRES_URL=$(POSTGRES_URL) $(PY) -m bench
 
 # What `check --deploy` judges: a production's settings, none of them real.
 check: export SECRET_KEY := only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF

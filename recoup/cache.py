@@ -1,18 +1,46 @@
-"""Redis as the cache, and as no more than that: while it is away, everything is asked for anew and nothing fails."""
+"""The two caches that there may be, as fast and as forgiving as ours have to be.
+
+Redis is no more than a cache: while it is away, everything is asked for anew and nothing fails.
+"""
 
 import logging
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
 
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache
 from redis.exceptions import RedisError
 
 # For so long, in seconds, a Redis that failed is left alone: each try would cost its timeout.
 LEFT_ALONE_FOR = 2.0
 
+# By server, and for all threads: Django makes a cache for each.
+_away_until: dict[str, float] = {}
 logger = logging.getLogger(__name__)
+
+
+class LocalCache(LocMemCache):
+    """Django's, but that many are read under one lock, and keys are not checked for what memcached would take."""
+
+    _cache: Any
+    _lock: Any
+    _has_expired: Any
+
+    def validate_key(self, key: Any) -> None:
+        """Any key is one."""
+
+    def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
+        names = {key: self.make_key(key, version) for key in keys}
+        with self._lock:
+            for key, name in names.items():
+                if name in self._cache and not self._has_expired(name):
+                    found[key] = self._cache[name]
+                    self._cache.move_to_end(name, last=False)
+        return {key: pickle.loads(pickled) for key, pickled in found.items()}  # noqa: S301  what this process has put
 
 
 def tolerant(otherwise: Callable[[], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -21,12 +49,13 @@ def tolerant(otherwise: Callable[[], Any]) -> Callable[[Callable[..., Any]], Cal
     def decorated(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def answer(self: "TolerantRedisCache", *args: Any, **kwargs: Any) -> Any:
-            if time.monotonic() < TolerantRedisCache.away_until:
+            server = str(self._servers)
+            if time.monotonic() < _away_until.get(server, 0.0):
                 return otherwise()
             try:
                 return method(self, *args, **kwargs)
             except RedisError as error:
-                TolerantRedisCache.away_until = time.monotonic() + LEFT_ALONE_FOR
+                _away_until[server] = time.monotonic() + LEFT_ALONE_FOR
                 logger.warning("Redis does not answer: %s", type(error).__name__)
                 return otherwise()
 
@@ -36,8 +65,7 @@ def tolerant(otherwise: Callable[[], Any]) -> Callable[[Callable[..., Any]], Cal
 
 
 class TolerantRedisCache(RedisCache):
-    # Of the class: Django makes an instance for each thread.
-    away_until = 0.0
+    _servers: Any
 
     @tolerant(lambda: None)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:

@@ -94,7 +94,7 @@ CACHE_IS_SHARED = bool(REDIS_URL)
 CACHES = {
     "default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": REDIS_URL, "OPTIONS": REDIS_OPTIONS}
     if REDIS_URL
-    else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
+    else {"BACKEND": "recoup.cache.LocalCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
 }
 
 # --- Django ----------------------------------------------------------------------------------------------------------

@@ -24,10 +24,8 @@ DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 # cron-parser gives up after so many steps, which are days where none matches.
 HORIZON = timedelta(days=10_000)
 LONGEST = 200
-KEPT = 10_000
+FIRST_DAYS = 12
 ONE_HOUR = timedelta(hours=1)
-
-_kept: dict[tuple[str, str], tuple[datetime, tuple[datetime, ...]]] = {}
 
 
 class CronError(ValueError):
@@ -86,17 +84,6 @@ def check(expression: str) -> None:
     cron = parse(expression)
     if next(days(cron, start=date(2024, 1, 1)), None) is None:
         raise CronError("There is no day on which this would ever run.")
-
-
-def upcoming(expression: str, timezone: str, *, now: datetime) -> tuple[datetime, ...]:
-    """The next ten times, kept until the first has passed: computing them may take longer than an HTTP call."""
-    since, times = _kept.get((expression, timezone), (now, ()))
-    if not times or not since <= now < times[0]:
-        times = tuple(next_times(expression, timezone, after=now))
-        if len(_kept) >= KEPT:
-            _kept.clear()
-        _kept[expression, timezone] = now, times
-    return times
 
 
 def next_times(expression: str, timezone: str, *, after: datetime, count: int = 10) -> list[datetime]:
@@ -237,6 +224,19 @@ def listed(values: Iterable[int]) -> str:
 
 def walk(pattern: str, *, start: date) -> Iterator[date]:
     """The days of one pattern by the calendar alone, without a time zone."""
+    first = first_days(pattern, start)
+    yield from first
+    if len(first) == FIRST_DAYS:
+        yield from walked(pattern, first[-1] + timedelta(days=1))
+
+
+@lru_cache(maxsize=4096)
+def first_days(pattern: str, start: date) -> tuple[date, ...]:
+    """Most expressions share their pattern of days, and croniter takes longer to read one than to walk it."""
+    return tuple(islice(walked(pattern, start), FIRST_DAYS))
+
+
+def walked(pattern: str, start: date) -> Iterator[date]:
     before = datetime.combine(start, time()) - timedelta(days=1)
     for found in croniter(pattern, before, max_years_between_matches=HORIZON.days // 365).all_next(datetime):
         yield found.date()

@@ -47,6 +47,8 @@ class TaskFilterBackend(DjangoFilterBackend):
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Task], view: APIView) -> QuerySet[Task]:
         given = parameters(request.query_params, allowed=TaskFilter.Meta.fields)
+        if not given:
+            return queryset.filter(account=caller_of(request))
         filters = TaskFilter(given, queryset=queryset, request=request)
         wanted = cleaned(filters.form)
         if wanted["account_id"]:

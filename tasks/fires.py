@@ -19,6 +19,9 @@ from tasks.trigger.types import Run
 
 KEPT_FOR = 24 * 3600
 LEARN_AGAIN_AFTER = 60
+MOST_KEPT = 10_000
+
+_kept: dict[tuple[str, str], tuple[datetime, tuple[datetime, ...]]] = {}
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +49,21 @@ def next_times(task: Task, *, now: datetime) -> tuple[datetime, ...]:
     if not task.is_enabled or task.sync_status == SyncStatus.REFUSED:
         return ()
     try:
-        return cron.upcoming(task.schedule, task.timezone, now=now)
+        return kept_times(task.schedule, task.timezone, now=now)
     except (cron.CronError, KeyError, ValueError) as error:
         logger.error("Task %s has a schedule that never fires: %s", task.id, error)
         return ()
+
+
+def kept_times(expression: str, timezone: str, *, now: datetime) -> tuple[datetime, ...]:
+    """The next ten times, kept until the first has passed: computing them may take longer than an HTTP call."""
+    since, times = _kept.get((expression, timezone), (now, ()))
+    if not times or not since <= now < times[0]:
+        times = tuple(cron.next_times(expression, timezone, after=now))
+        if len(_kept) >= MOST_KEPT:
+            _kept.clear()
+        _kept[expression, timezone] = now, times
+    return times
 
 
 def still_counts(fire: Fire, task: Task) -> bool:

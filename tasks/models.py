@@ -20,6 +20,14 @@ class SyncStatus(models.TextChoices):
     REFUSED = "refused", "refused"
 
 
+# The columns that an answer needs; a list reads many rows, and each column has to be converted.
+SHOWN = (
+    *("id", "title", "prompt", "schedule", "timezone", "account_id", "artist_account_id", "enabled", "model"),
+    *("created_at", "updated_at", "schedule_changed_at", "trigger_schedule_id", "generation", "synced_generation"),
+    *("refused_generation", "unsettled_until", "run_by_hand_at"),
+)
+
+
 class TaskQuerySet(models.QuerySet["Task"]):
     def living(self) -> Self:
         return self.filter(deleted_at__isnull=True)
@@ -28,10 +36,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """What Trigger.dev is not known to hold, deleted tasks included."""
         return self.filter(~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False))
 
-    def with_people(self) -> Self:
-        """The artist and the owner's e-mail in the same query."""
+    def to_show(self) -> Self:
+        """What an answer shows, with the artist's name and the owner's e-mail, in one query and without the rest."""
         primary = AccountEmail.objects.filter(account=OuterRef("account"), is_primary=True)
-        return self.select_related("artist_account").annotate(owner_email=Subquery(primary.values("email")[:1]))
+        people = {"artist_name": F("artist_account__name"), "owner_email": Subquery(primary.values("email")[:1])}
+        return self.annotate(**people).only(*SHOWN)
 
 
 class Task(models.Model):

@@ -45,7 +45,7 @@ def task_body(enriched: EnrichedTask) -> dict[str, Any]:
         "timezone": task.timezone,
         "account_id": task.account_id,
         "artist_account_id": task.artist_account_id,
-        "artist_name": task.artist_account.name,
+        "artist_name": getattr(task, "artist_name", None),
         "enabled": task.enabled,
         "model": task.model,
         "owner_email": getattr(task, "owner_email", None),

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -203,7 +203,7 @@ def as_known(caller: Account, snapshot: Snapshot | None, *, account_id: UUID | N
     if snapshot is None or all(own in tagged for tagged in snapshot.tags):
         return snapshot
     seen = as_seen_by(caller, snapshot.runs()[0], account_id=account_id)
-    return replace(snapshot, encoded=snapshots.encoded(seen)) if seen is not None else None
+    return snapshot._replace(encoded=snapshots.encoded(seen)) if seen is not None else None
 
 
 def fetch_run(run_id: str, *, now: datetime, deadline: Deadline) -> Snapshot:
@@ -250,7 +250,7 @@ def last_known(kept: Snapshot) -> Snapshot:
     if not kept.is_short_lived:
         return kept
     runs = [snapshots.encoded(without(run, SHORT_LIVED)) for run in kept.runs()]
-    return replace(kept, encoded=b",".join(runs))
+    return kept._replace(encoded=b",".join(runs))
 
 
 def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough) -> Snapshot:

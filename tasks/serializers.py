@@ -54,7 +54,7 @@ class TaskSerializer(serializers.Serializer[Any]):
     timezone = serializers.CharField(source="task.timezone", help_text="An IANA time zone.")
     account_id = serializers.UUIDField(source="task.account_id")
     artist_account_id = serializers.UUIDField(source="task.artist_account_id")
-    artist_name = serializers.CharField(source="task.artist_account.name")
+    artist_name = serializers.CharField(source="task.artist_name")
     enabled = serializers.BooleanField(
         source="task.enabled", allow_null=True, help_text="False when the task is paused; null counts as true."
     )

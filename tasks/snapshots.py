@@ -6,9 +6,8 @@ the access check and the freshness need, so that they go into an answer without 
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -33,8 +32,7 @@ SHORT_LIVED = ("payloadPresignedUrl", "outputPresignedUrl")
 NextFire = Callable[[datetime], datetime | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What Trigger.dev said at `as_of`. `encoded`: the runs as JSON, newest first, with commas between them.
 
     `tags`: the different sets of accounts that its runs are tagged with. `generation`: of the task that it is about.

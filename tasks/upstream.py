@@ -126,6 +126,13 @@ def _land(flights: dict[str, Future[Any]], name: str, future: Future[Any]) -> No
             del flights[name]
 
 
+def settle_down() -> None:
+    """Waits until nothing is under way behind answers any more."""
+    with _flights_lock:
+        futures = list(_behind.values())
+    wait(futures)
+
+
 def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
     threads().shutdown(wait=True)

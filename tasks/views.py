@@ -104,7 +104,7 @@ class TasksView(GenericAPIView[Task]):
         for method in ("PATCH", "DELETE")
         for status, shape in ((400, "ValidationFailure"), (404, "Failure"), (500, "Failure"))
     } | {("POST", 409): "Error"}
-    queryset = Task.objects.living().with_people()
+    queryset = Task.objects.living().to_show()
     filter_backends = (TaskFilterBackend,)
     filterset_class = TaskFilter
 

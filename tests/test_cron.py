@@ -10,6 +10,7 @@ import pytest
 
 from tasks import cron
 from tasks.cron_words import in_words
+from tasks.fires import kept_times
 
 ORACLE = Path(__file__).parent / "data" / "cron-oracle.jsonl"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -110,11 +111,11 @@ def test_an_hour_that_the_clock_repeats_fires_once() -> None:
 
 
 def test_computed_times_are_kept_until_the_first_has_passed() -> None:
-    first = cron.upcoming("0 9 * * *", "UTC", now=NOW)
-    assert cron.upcoming("0 9 * * *", "UTC", now=first[0] - timedelta(seconds=1)) is first
-    later = cron.upcoming("0 9 * * *", "UTC", now=first[0])
+    first = kept_times("0 9 * * *", "UTC", now=NOW)
+    assert kept_times("0 9 * * *", "UTC", now=first[0] - timedelta(seconds=1)) is first
+    later = kept_times("0 9 * * *", "UTC", now=first[0])
     assert later == tuple(cron.next_times("0 9 * * *", "UTC", after=first[0]))
-    assert cron.upcoming("0 9 * * *", "UTC", now=NOW)[0] == first[0], "also when time goes back"
+    assert kept_times("0 9 * * *", "UTC", now=NOW)[0] == first[0], "also when time goes back"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """How long runs are fresh, and what Trigger.dev is asked while they are watched."""
 
+import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -12,7 +14,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from tasks import snapshots, upstream
+from tasks import runs, snapshots, upstream
 from tasks.models import Task
 from tasks.snapshots import FINAL, Snapshot, take
 from tasks.trigger.standin.faults import Fault
@@ -41,7 +43,7 @@ def daily_at(hour: int, minute: int = 0) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("runs", "fires", "seconds"),
+    ("listed", "fires", "seconds"),
     [
         ([run(NOON - timedelta(hours=3))], daily_at(9), 300),
         ([run(NOON - timedelta(hours=3))], daily_at(12, 2), 90),
@@ -63,8 +65,8 @@ def daily_at(hour: int, minute: int = 0) -> Any:
         *("a status nobody knows", "no run ever", "the first run is due", "it is paused", "a date that is none"),
     ],
 )
-def test_how_long_the_runs_of_a_schedule_are_fresh(runs: list[Run], fires: Any, seconds: int) -> None:
-    assert snapshots.fresh_until(runs, next_fire=fires, now=NOON) == NOON + timedelta(seconds=seconds)
+def test_how_long_the_runs_of_a_schedule_are_fresh(listed: list[Run], fires: Any, seconds: int) -> None:
+    assert snapshots.fresh_until(listed, next_fire=fires, now=NOON) == NOON + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("status", sorted(FINAL))
@@ -254,13 +256,92 @@ def test_a_hanging_trigger_leaves_no_queue_behind(alice_api: ContractClient, cas
 # --- With Redis -------------------------------------------------------------------------------------------------------
 
 
+def use_redis(settings: Settings, url: str) -> None:
+    settings.CACHE_IS_SHARED = True
+    settings.CACHES = {"default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": url}}
+
+
+@pytest.fixture
+def redis(settings: Settings) -> None:
+    """One that may be emptied: TEST_REDIS_URL names it."""
+    if "TEST_REDIS_URL" not in os.environ:
+        pytest.skip("TEST_REDIS_URL is not set")
+    use_redis(settings, os.environ["TEST_REDIS_URL"])
+
+
 def test_a_redis_that_is_away_fails_nothing(
     alice_api: ContractClient, task: Task, trigger: Standin, settings: Settings
 ) -> None:
-    settings.CACHE_IS_SHARED = True
-    settings.CACHES = {"default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+    use_redis(settings, "redis://127.0.0.1:1/0")
     add_run(trigger, task)
     for _ in range(2):
         assert shown(alice_api)["runs_status"] == "fresh"
     assert trigger.asked[RUNS] == 2
     assert alice_api.get("/api/tasks/runs?runId=run_unknown").status_code == 404
+
+
+@pytest.mark.usefixtures("redis")
+def test_what_one_process_knows_the_other_does_not_ask(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
+    add_run(trigger, task)
+    first = shown(alice_api)
+    upstream.finish()  # nothing of this process is left but what Redis has
+    trigger.asked.clear()
+    assert (shown(alice_api), trigger.asked["all"]) == (first, 0)
+
+
+@pytest.mark.usefixtures("redis")
+def test_two_processes_ask_once_and_both_have_the_answer() -> None:
+    """Without what makes a question one within a process."""
+    asked, answers = list[int](), list[Snapshot]()
+    now = timezone.now()
+
+    def fetch() -> Snapshot:
+        asked.append(1)
+        begun.wait(0.3)
+        return runs.keep("thing", take([run(NOON)], at=now, fresh_until=now + timedelta(minutes=1)))
+
+    def ask() -> None:
+        answers.append(runs.alone("thing", fetch, partial(Snapshot.is_fresh, now=now)))
+
+    begun = threading.Event()
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert (len(asked), len(answers), {answer.newest_id for answer in answers}) == (1, 6, {"run_x"})
+
+
+# --- Watched for long -------------------------------------------------------------------------------------------------
+
+
+def watch(api: APIClient, trigger: Standin, *, minutes: int, clients: int, every: float) -> float:
+    """Trigger.dev calls a minute, after the first answer; the clients ask one after the other, `every` seconds each."""
+    api.get("/api/tasks")
+    upstream.finish()
+    trigger.asked.clear()
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+        for _ in range(int(minutes * 60 / every) * clients):
+            clock.shift(every / clients)
+            api.get("/api/tasks")
+            upstream.settle_down()
+    return trigger.asked["all"] / minutes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("running", [0, 1])
+def test_200_daily_tasks_watched_by_20_clients_for_10_minutes(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, record_property: Any, running: int
+) -> None:
+    trigger.rate_limit = 0
+    hour = (timezone.now().hour + 12) % 24
+    for number in range(200):
+        made = make_task(
+            cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}", schedule=f"{number % 60} {hour} * * *"
+        )
+        add_run(trigger, made, stuck_as="EXECUTING" if number < running else None)
+    calls = watch(alice_api, trigger, minutes=10, clients=20, every=20)
+    record_property(
+        "told", f"200 tasks, 20 clients, 10 minutes, {running} running: {calls:.1f} Trigger.dev calls a minute"
+    )
+    assert calls < 60 + 30 * running

@@ -14,7 +14,7 @@ from tests.cast import Cast, make_task
 
 def test_a_task_has_the_fields_of_the_schema_in_their_order_and_values(cast: Cast) -> None:
     make_task(cast.alice, cast.artist, title='ü \u2028 "quoted"', model="gpt", enabled=None)
-    (enriched,) = enrich(Task.objects.with_people(), now=timezone.now(), deadline=0.0)
+    (enriched,) = enrich(Task.objects.to_show(), now=timezone.now(), deadline=0.0)
     body = json.loads(tasks_answer([enriched]).content)
     (task,) = body["tasks"]
     serializer = TaskSerializer()

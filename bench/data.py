@@ -1,0 +1,79 @@
+"""Accounts, tasks and runs to measure with; N tasks are one account's, named by N."""
+
+from datetime import timedelta
+from pathlib import Path
+
+from django.conf import settings
+from django.utils import timezone
+
+from accounts import keys
+from accounts.models import Account, AccountEmail, ApiKey
+from tasks.models import Task
+from tasks.trigger.standin.schedules import fired, next_fire
+from tasks.trigger.standin.state import StandinRun, StandinSchedule, State
+
+RUNS = 5
+SIZES = (1, 10, 50, 200)
+FINISHED, UNFINISHED = "run_cbenchfinished00000000000", "run_cbenchunfinished000000000"
+
+
+def key_of(size: int) -> str:
+    return f"{keys.PREFIX}bench_{size}_".ljust(53, "0")
+
+
+def make(folder: Path) -> None:
+    state = State(folder)
+    artist = Account.objects.create(name="Artist")
+    for size in SIZES:
+        owner = Account.objects.create(name=f"Owner of {size}")
+        AccountEmail.objects.create(account=owner, email=f"owner{size}@example.com")
+        key = key_of(size)
+        digest = keys.digest(key, secret=settings.API_KEY_SECRET)
+        # Noted as used in the future, so that no measured request writes it down.
+        used = timezone.now() + timedelta(days=1)
+        ApiKey.objects.create(account=owner, name="Bench", prefix=keys.shown(key), digest=digest, last_used_at=used)
+        for number in range(size):
+            make_task(state, owner, artist, number)
+        for run_id, stuck_as in ((FINISHED, None), (UNFINISHED, "EXECUTING")) if size == 1 else ():
+            created = state.now - 600
+            tags = [f"account:{owner.pk}"]
+            state.add_run(
+                StandinRun(
+                    "create-content",
+                    created,
+                    run_id,
+                    tags=tags,
+                    stuck_as=stuck_as,
+                    has_output=True,
+                    output={"a": "b" * 400},
+                )
+            )
+    state.close()
+
+
+def make_task(state: State, owner: Account, artist: Account, number: int) -> None:
+    """A daily one, that fires hours from now."""
+    now = timezone.now()
+    cron = f"{number % 60} {(now.hour + 12) % 24} * * *"
+    task = Task.objects.create(
+        title=f"Task {number}",
+        prompt="List this week's new releases that share listeners with the artist. " * 4,
+        schedule=cron,
+        account=owner,
+        artist_account=artist,
+        synced_generation=1,
+        schedule_changed_at=now - timedelta(days=30),
+    )
+    Task.objects.filter(pk=task.pk).update(trigger_schedule_id=f"sched_{task.pk.hex[:21]}")
+    schedule = StandinSchedule(
+        task=settings.TRIGGER_TASK_IDENTIFIER,
+        cron=cron,
+        created=now.timestamp(),
+        id=f"sched_{task.pk.hex[:21]}",
+        key=str(task.pk),
+        external_id=str(task.pk),
+    )
+    schedule.next_fire = next_fire(schedule, now=now.timestamp())
+    state.put_schedule(schedule)
+    for days in range(1, RUNS + 1):
+        state.add_run(fired(schedule, (schedule.next_fire or 0) - days * 86400))

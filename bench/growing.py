@@ -1,0 +1,110 @@
+"""One database of `bench.growth`: a schema of its own, filled twice, and asked."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import django
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "bench.settings"
+os.environ["LOG_LEVEL"] = "ERROR"
+django.setup()
+
+from django.conf import settings  # noqa: E402  Django must be set up first
+from django.core.management import call_command  # noqa: E402
+from django.db import connection  # noqa: E402
+from rest_framework.test import APIClient  # noqa: E402
+
+from accounts import keys  # noqa: E402
+from accounts.models import Account, ApiKey  # noqa: E402
+from bench.growth import LARGE, PER_ACCOUNT, SMALL, median_ms  # noqa: E402
+from tasks.models import Task  # noqa: E402
+
+REPEAT = 60
+QUESTIONS = {
+    "GET /api/tasks, 50 tasks": "/api/tasks",
+    "one task by id": "/api/tasks?id={id}",
+    "tasks of an artist": "/api/tasks?artist_account_id={artist}",
+    "paused tasks": "/api/tasks?enabled=false",
+}
+
+
+def fill(count: int) -> None:
+    """Up to `count` tasks, 50 an account; none of them has a schedule, so that nobody is asked."""
+    artist = Account.objects.get_or_create(name="Artist")[0]
+    now = datetime.now(UTC)
+    while (there := Task.objects.count()) < count:
+        owners = [Account(name="Owner") for _ in range(min(400, (count - there) // PER_ACCOUNT))]
+        Account.objects.bulk_create(owners)
+        Task.objects.bulk_create(
+            [
+                Task(
+                    id=uuid.uuid4(),
+                    title=f"Task {number}",
+                    prompt="List this week's new releases.",
+                    schedule="0 9 * * *",
+                    account=owner,
+                    artist_account=artist,
+                    synced_generation=1,
+                    enabled=number % 10 != 0,
+                    created_at=now - timedelta(seconds=number),
+                    schedule_changed_at=now,
+                )
+                for owner in owners
+                for number in range(PER_ACCOUNT)
+            ],
+            batch_size=2000,
+        )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+
+
+def client_of(owner: Account) -> APIClient:
+    key = keys.make()
+    digest = keys.digest(key, secret=settings.API_KEY_SECRET)
+    used = datetime.now(UTC) + timedelta(days=1)
+    ApiKey.objects.create(account=owner, name="Bench", prefix=keys.shown(key), digest=digest, last_used_at=used)
+    client = APIClient()
+    client.credentials(HTTP_X_API_KEY=key)
+    return client
+
+
+def measure() -> dict[str, float]:
+    task = Task.objects.order_by("created_at").first()
+    if task is None:
+        raise RuntimeError("There are no tasks.")
+    client = client_of(task.account)
+    paths = {name: path.format(id=task.pk, artist=task.artist_account_id) for name, path in QUESTIONS.items()}
+    return {name: median_of(lambda path=path: client.get(path)) for name, path in paths.items()}  # type: ignore[misc]
+
+
+def median_of(ask: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(REPEAT):
+        begun = time.perf_counter()
+        ask()
+        seconds.append(time.perf_counter() - begun)
+    return median_ms(seconds[REPEAT // 4 :])
+
+
+def main() -> None:
+    call_command("migrate", verbosity=0)
+    found = []
+    for count in (SMALL, LARGE):
+        fill(count)
+        found.append(measure())
+    for name in QUESTIONS:
+        print(f"{name}\t{found[0][name]:.2f}\t{found[1][name]:.2f}")  # noqa: T201  what bench.growth reads
+
+
+if __name__ == "__main__":
+    settings.ALLOWED_HOSTS.append("testserver")
+    creation = connection.creation
+    # A test database, so that nothing that is there is touched; it is removed in the end.
+    name = creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    try:
+        main()
+    finally:
+        creation.destroy_test_db(name, verbosity=0)
