@@ -183,16 +183,20 @@ def main() -> None:
     with processes() as (service, standin):
         rows = measure(service, standin)
         memory = service.peak_memory()
-    shown = [
-        (row.name, f"{row.seconds * 1000:.1f} ms", row.ratio, row.calls, row.connections, row.queries, row.cpu)
-        for row in rows
-    ]
-    columns = ("request", "median", "ratio", "upstream calls", "connections", "queries", "CPU, to bare")
-    show("What a request costs (this machine may be shared: compare the ratios)", columns, shown)
+    show(
+        "What a request costs (this machine may be shared: compare the ratios)",
+        ("request", "median", "ratio", "upstream calls", "connections", "queries", "CPU, to bare"),
+        [
+            (row.name, f"{row.seconds * 1000:.1f} ms", row.ratio, row.calls, row.connections, row.queries, row.cpu)
+            for row in rows
+        ],
+    )
     Console().print(f"Peak memory of two workers under all of this: {memory:.0f} MB")
-    rows_of_growth = growth.main(FOLDER)
-    columns = ("database", "request", "1,000 tasks", "1,000,000 tasks", "ratio")
-    show("How that grows with the tasks in the database", columns, rows_of_growth)
+    show(
+        "How that grows with the tasks in the database",
+        ("database", "request", "1,000 tasks", "1,000,000 tasks", "ratio"),
+        growth.main(FOLDER),
+    )
 
 
 if __name__ == "__main__":

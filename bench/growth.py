@@ -16,7 +16,7 @@ PER_ACCOUNT = 50
 
 def main(folder: Path) -> list[tuple[str, ...]]:
     """Each database in a process of its own, since Django knows one."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, url in (("SQLite", f"sqlite:///{folder / 'growth.sqlite3'}"), ("PostgreSQL", POSTGRES_URL)):
         done = subprocess.run(
             [sys.executable, "-m", "bench.growing"],
