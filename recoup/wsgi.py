@@ -6,9 +6,12 @@ from io import BytesIO
 from typing import Any
 
 from django.core.wsgi import get_wsgi_application
+from django.urls import reverse
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recoup.settings")
 django_application = get_wsgi_application()
+# Imports the views now: the first request of a worker would wait for it, past its deadline.
+reverse("tasks")
 # More than this is refused by the parser, so no more than that is read.
 LONGEST_CHUNKED_BODY = 1024 * 1024 + 1
 
