@@ -185,7 +185,7 @@ def main() -> None:
         memory = service.peak_memory()
     show(
         "What a request costs (this machine may be shared: compare the ratios)",
-        ("request", "median", "ratio", "upstream calls", "connections", "queries", "CPU, to bare"),
+        ("request", "median", "ratio", "upstream calls", "of them at once", "queries", "CPU, to bare"),
         [
             (row.name, f"{row.seconds * 1000:.1f} ms", row.ratio, row.calls, row.connections, row.queries, row.cpu)
             for row in rows

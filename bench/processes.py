@@ -49,8 +49,8 @@ class StandinProcess:
         return int(self.control("GET", "asked")["asked"].get("all", 0))
 
     def connections(self) -> int:
-        """The most that were open at once since this was last asked."""
-        return int(self.control("GET", "asked")["connections"])
+        """The most that were in use at once since this was last asked."""
+        return int(self.control("GET", "asked")["most_in_use"])
 
     def end(self) -> None:
         self.process.terminate()

@@ -8,6 +8,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,24 +29,25 @@ class StandinServer(ThreadingHTTPServer):
     def __init__(self, standin: Standin, *, port: int = 0) -> None:
         """Port 0 takes any free one; `url` tells which."""
         self.standin = standin
-        self.open, self.most_open = 0, 0
-        self.counting = threading.Lock()
+        self.in_use, self.most_in_use = 0, 0
+        self._counting = threading.Lock()
         super().__init__((HOST, port), Handler)
 
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.server_address[1]}"
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self.counting:
-            self.open += 1
-            self.most_open = max(self.most_open, self.open)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self.counting:
-            self.open -= 1
-        super().shutdown_request(request)
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """A connection is in use from its request to its answer."""
+        with self._counting:
+            self.in_use += 1
+            self.most_in_use = max(self.most_in_use, self.in_use)
+        try:
+            yield
+        finally:
+            with self._counting:
+                self.in_use -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone is what a stand-in is there to meet."""
@@ -62,7 +65,8 @@ class Handler(BaseHTTPRequestHandler):
         if request.path.startswith("/standin/"):
             self.send(controlled(self.server, request))
         else:
-            self.answer(self.server.standin, request)
+            with self.server.counted():
+                self.answer(self.server.standin, request)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond
 
@@ -105,8 +109,8 @@ class Handler(BaseHTTPRequestHandler):
 def controlled(server: StandinServer, request: Request) -> Reply:
     standin = server.standin
     if (request.method, request.path) == ("GET", "/standin/asked"):
-        most, server.most_open = server.most_open, server.open
-        return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts(), "connections": most})
+        most, server.most_in_use = server.most_in_use, server.in_use
+        return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts(), "most_in_use": most})
     if (request.method, request.path) == ("DELETE", "/standin/faults"):
         standin.faults.clear()
         return ok({})
