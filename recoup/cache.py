@@ -17,6 +17,8 @@ from redis.exceptions import RedisError
 # For so long, in seconds, a Redis that failed is left alone: each try would cost its timeout.
 LEFT_ALONE_FOR = 2.0
 
+# What unpickling raises for what another version of the code has kept.
+NOT_OURS = (pickle.UnpicklingError, AttributeError, ImportError, EOFError, IndexError, TypeError, ValueError)
 # By server, and for all threads: Django makes a cache for each.
 _away_until: dict[str, float] = {}
 logger = logging.getLogger(__name__)
@@ -54,6 +56,9 @@ def tolerant(otherwise: Callable[[], Any]) -> Callable[[Callable[..., Any]], Cal
                 return otherwise()
             try:
                 return method(self, *args, **kwargs)
+            except NOT_OURS as error:
+                logger.warning("What Redis holds is not this version's: %s", type(error).__name__)
+                return otherwise()
             except RedisError as error:
                 _away_until[server] = time.monotonic() + LEFT_ALONE_FOR
                 logger.warning("Redis does not answer: %s", type(error).__name__)

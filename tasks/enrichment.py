@@ -11,9 +11,10 @@ from operator import itemgetter
 
 from tasks import fires, runs, snapshots
 from tasks.fires import Fire
+from tasks.known import Known, RunsStatus
 from tasks.models import Task
 from tasks.run_owners import TASK_TAG, owned_through_schedule, owned_through_tag
-from tasks.runs import RECENT, Known, RunsStatus, Source
+from tasks.runs import RECENT, Source
 from tasks.trigger.types import Run
 
 # The payloads of more new runs than this are not fetched at once: each comes when its task's next run does.

@@ -12,8 +12,8 @@ import orjson
 from django.http import HttpResponse
 
 from tasks.enrichment import EnrichedTask
+from tasks.known import Known
 from tasks.moments import as_text
-from tasks.runs import Known
 
 
 def answer(body: Any) -> HttpResponse:

@@ -87,7 +87,8 @@ def schedule_of(run: Run) -> tuple[str | None, UUID | None]:
     if not isinstance(schedule, dict):
         return None, None
     schedule_id, external_id = schedule.get("id"), schedule.get("externalId")
-    return (schedule_id if isinstance(schedule_id, str) else None), as_uuid(external_id)
+    is_one = isinstance(schedule_id, str) and schedule_id.isascii() and schedule_id.isprintable()
+    return (schedule_id if is_one else None), as_uuid(external_id)
 
 
 def payload_owner(run: Run) -> set[UUID]:
@@ -102,6 +103,22 @@ def related_runs(run: Run) -> Iterator[Run]:
     """Every run in `relatedRuns`, whatever its role is called."""
     for value in (run.get("relatedRuns") or {}).values():
         yield from value if isinstance(value, list) else [value] if value else []
+
+
+def without_nested(run: Run) -> Run:
+    """Related runs without related runs of their own, which nobody would look at before they are shown."""
+
+    def cut(related: Run) -> Run:
+        return cast(Run, {key: value for key, value in related.items() if key != "relatedRuns"})
+
+    related = run.get("relatedRuns")
+    if not related:
+        return run
+    kept: dict[str, Any] = {
+        role: [cut(item) for item in value] if isinstance(value, list) else cut(value) if value else value
+        for role, value in related.items()
+    }
+    return cast(Run, {**run, "relatedRuns": kept})
 
 
 def without_related(run: Run, hidden: set[str]) -> Run:

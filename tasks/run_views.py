@@ -15,11 +15,11 @@ from tasks import openapi, runs, started_runs, upstream
 from tasks.bodies import StartRunRequestSerializer, idempotency_key
 from tasks.environment import NotOurEnvironment
 from tasks.filters import run_query
+from tasks.known import Known
 from tasks.models import Task
 from tasks.permissions import task_to_write
 from tasks.rendering import runs_answer
 from tasks.run_owners import RUN_NOT_FOUND
-from tasks.runs import Known
 from tasks.trigger.errors import TriggerError
 from tasks.views import without_body
 
@@ -92,7 +92,8 @@ class TaskRunsView(APIView):
     def started(self, request: Request, task: Task, run_id: str, *, deadline: float) -> Known:
         now = timezone.now()
         try:
-            return runs.retrieve(caller_of(request), run_id, account_id=task.account_id, now=now, deadline=deadline)
+            caller, account_id = caller_of(request), task.account_id
+            return runs.look_at_started(caller, run_id, account_id=account_id, now=now, deadline=deadline)
         except (TriggerError, runs.RunNotFound) as error:
             logger.warning("The run %s was started, and could not be looked at: %s", run_id, error)
             return started_runs.just_started(task, run_id, at=now)

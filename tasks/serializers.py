@@ -6,9 +6,9 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from tasks.known import RunsStatus
 from tasks.models import SyncStatus
 from tasks.moments import as_text
-from tasks.runs import RunsStatus
 
 
 class MomentField(serializers.DateTimeField):

@@ -27,6 +27,8 @@ FINISHED_RUN_FOR = timedelta(hours=1)
 FIRES_EARLY, FIRES_LATE = timedelta(seconds=30), timedelta(minutes=2)
 # One that is no longer fresh is shown while it is asked for anew, until it is twice as old as it was fresh for.
 SHOWN_AT_LEAST = timedelta(seconds=5)
+# What is further ahead than this was taken by a wrong clock.
+SKEW = timedelta(seconds=5)
 SHORT_LIVED = ("payloadPresignedUrl", "outputPresignedUrl")
 
 NextFire = Callable[[datetime], datetime | None]
@@ -47,11 +49,12 @@ class Snapshot(NamedTuple):
     is_short_lived: bool = False
 
     def is_fresh(self, *, now: datetime, generation: int = 0) -> bool:
-        return now <= self.fresh_until and generation == self.generation
+        return now <= self.fresh_until and generation == self.generation and self.as_of <= now + SKEW
 
     def is_shown(self, *, now: datetime) -> bool:
         """Whether it may still be shown while it is asked for anew; an older one is waited for."""
-        return now <= self.as_of + max(SHOWN_AT_LEAST, 2 * (self.fresh_until - self.as_of))
+        is_young = now <= self.as_of + max(SHOWN_AT_LEAST, 2 * (self.fresh_until - self.as_of))
+        return is_young and self.as_of <= now + SKEW
 
     def runs(self) -> list[Run]:
         return cast(list[Run], json.loads(b"[" + self.encoded + b"]"))
@@ -97,5 +100,6 @@ def fresh_until(runs: Iterable[Run], *, next_fire: NextFire, now: datetime) -> d
     return now + AT_MOST_FOR if fire is None else min(now + AT_MOST_FOR, fire - FIRES_EARLY)
 
 
-def fresh_run_until(run: Run, *, now: datetime) -> datetime:
-    return now + (FINISHED_RUN_FOR if run["status"] in FINAL else UNFINISHED_FOR)
+def fresh_run_until(runs: Iterable[Run], *, now: datetime) -> datetime:
+    """Of a run and its related ones, which are shown with it."""
+    return now + (FINISHED_RUN_FOR if all(run["status"] in FINAL for run in runs) else UNFINISHED_FOR)

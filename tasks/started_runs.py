@@ -17,10 +17,10 @@ from accounts import keys
 from accounts.models import Account
 from tasks import cron, fires, snapshots, upstream, zones
 from tasks.environment import check_environment
+from tasks.known import Known, RunsStatus
 from tasks.models import RunRequest, Task
 from tasks.moments import as_text
 from tasks.run_owners import ACCOUNT_TAG, TASK_TAG
-from tasks.runs import Known, RunsStatus
 from tasks.trigger.types import Run
 
 # A schedule's payload always names one, and a paused task may have none.

@@ -22,6 +22,10 @@ from tasks.trigger.client import CONNECTIONS, TriggerClient
 BEHIND_THREADS = 4
 # More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
 BEHIND_WAITING = 256
+# Of what the cache holds: to be raised with every change of it.
+LAYOUT = 2
+# With so many seconds left, a question that somebody else's deadline ended is asked once more.
+WORTH_ASKING = 1.0
 
 Answer = TypeVar("Answer")
 
@@ -40,7 +44,8 @@ def environment() -> str:
 
 
 def cache_name(kind: str, thing: str) -> str:
-    return f"runs:{environment()}:{kind}:{thing}"
+    """Another version of the code, which keeps things otherwise, has other names."""
+    return f"runs:{LAYOUT}:{environment()}:{kind}:{thing}"
 
 
 @cache
@@ -74,6 +79,20 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
 
     Whoever asks a question that is being asked already waits for the same answer. What comes later fills the cache.
     """
+    answers = _wait_for(calls, deadline=deadline)
+    cut_short = {name: calls[name] for name, answer in answers.items() if isinstance(answer, errors.TimedOut)}
+    if cut_short and deadline - time.monotonic() > WORTH_ASKING:
+        answers |= _wait_for(cut_short, deadline=deadline)
+    failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
+    failed = [error for error in failures if not isinstance(error, errors.NotFound)]
+    for error in failed[:1]:
+        _log(error)
+    if failed:
+        logger.warning("Trigger.dev left %d of %d questions open", len(failed), len(calls))
+    return answers
+
+
+def _wait_for(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> dict[str, Answer | BaseException]:
     futures = {name: _join(name, call) for name, call in calls.items()}
     wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
     answers: dict[str, Answer | BaseException] = {}
@@ -82,12 +101,6 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
             answers[name] = future.exception() or future.result()
         else:
             answers[name] = errors.TimedOut("the request's time was up")
-    failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
-    failed = [error for error in failures if not isinstance(error, errors.NotFound)]
-    for error in failed[:1]:
-        _log(error)
-    if failed:
-        logger.warning("Trigger.dev left %d of %d questions open", len(failed), len(futures))
     return answers
 
 
@@ -96,7 +109,11 @@ def ask_behind(name: str, call: Callable[[], object]) -> None:
     with _flights_lock:
         if _under_way(_flights, name) or _under_way(_behind, name) or not _places_behind.acquire(blocking=False):
             return
-        _behind[name] = future = threads_behind().submit(call)
+        try:
+            _behind[name] = future = threads_behind().submit(call)
+        except RuntimeError:  # the process ends
+            _places_behind.release()
+            return
     future.add_done_callback(partial(_land, _behind, name))
     future.add_done_callback(_leave_behind)
 

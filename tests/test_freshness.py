@@ -2,20 +2,24 @@
 
 import os
 import threading
+import time
 from collections.abc import Iterator
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, cast
 
 import pytest
 import time_machine
+from django.core.cache import cache
 from django.db import connections
 from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from tasks import runs, snapshots, upstream
+from tasks import known, runs, snapshots, upstream
 from tasks.models import Task
+from tasks.runs import Source
 from tasks.snapshots import FINAL, Snapshot, take
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.messages import Request
@@ -23,7 +27,7 @@ from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
 from tasks.trigger.types import Run
 from tests.cast import Cast, make_key, make_task
-from tests.client import ContractClient, later
+from tests.client import ContractClient, later, with_key
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RUNS = "GET /api/v1/runs"
@@ -71,7 +75,7 @@ def test_how_long_the_runs_of_a_schedule_are_fresh(listed: list[Run], fires: Any
 
 @pytest.mark.parametrize("status", sorted(FINAL))
 def test_a_final_run_by_id_is_fresh_for_an_hour(status: str) -> None:
-    assert snapshots.fresh_run_until(run(NOON, status), now=NOON) == NOON + timedelta(hours=1)
+    assert snapshots.fresh_run_until([run(NOON, status)], now=NOON) == NOON + timedelta(hours=1)
 
 
 def test_an_edit_ends_freshness_and_age_ends_being_shown() -> None:
@@ -199,6 +203,10 @@ def test_the_list_of_an_account_costs_one_call_every_two_seconds(alice_api: Cont
     assert trigger.asked[RUNS] <= 31
 
 
+def in_a_while() -> float:
+    return time.monotonic() + 3
+
+
 @pytest.fixture
 def crowd(transactional_db: None, cast: Cast) -> Iterator[list[APIClient]]:
     clients = [APIClient(raise_request_exception=False) for _ in range(8)]
@@ -253,6 +261,99 @@ def test_a_hanging_trigger_leaves_no_queue_behind(alice_api: ContractClient, cas
     assert {task["runs_status"] for task in tasks} == {"fresh"}
 
 
+# --- What must not be taken for fresh --------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_started_is_looked_for_until_it_is_there(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    """Somebody looks right after it was asked for, and before Trigger.dev has it."""
+    Task.objects.update(run_by_hand_at=timezone.now() - timedelta(seconds=1))
+    assert shown(alice_api)["recent_runs"] == []
+    tags = [f"account:{task.account_id}", f"task:{task.pk}"]
+    started = trigger.state.add_run(StandinRun("customer-prompt-task", trigger.state.now, tags=tags))
+    with later(seconds=11):
+        (only,) = shown(alice_api)["recent_runs"]
+    assert only["id"] == started.id
+
+
+def test_who_asks_after_an_edit_is_not_given_what_was_asked_before_it(task: Task, trigger: Standin) -> None:
+    source, edited = Source("schedule", "sched_a"), copy(task)
+    edited.generation, answers = 2, list[Any]()
+
+    def ask_after_the_edit(request: Request) -> None:
+        trigger.before = lambda request: None
+        answers.append(runs.newest({source: edited}, now=timezone.now(), deadline=in_a_while())[0][source])
+
+    trigger.before = ask_after_the_edit
+    runs.newest({source: task}, now=timezone.now(), deadline=in_a_while())
+    (after,) = answers
+    assert (trigger.asked[RUNS], after.status, after.snapshot.generation) == (2, "fresh", 2)
+
+
+@pytest.mark.parametrize("fields", [{"synced_generation": 0}, {"refused_generation": 1}])
+def test_while_trigger_does_not_hold_the_task_its_fires_are_not_trusted(
+    alice_api: ContractClient, task: Task, trigger: Standin, fields: dict[str, int]
+) -> None:
+    Task.objects.update(**fields)
+    shown(alice_api)
+    with later(seconds=40):
+        assert shown(alice_api)["runs_status"] == "stale"
+
+
+def test_a_task_that_was_paused_right_after_its_fire_gets_its_run(cast: Cast) -> None:
+    fired = NOON - timedelta(seconds=20)
+    paused = make_task(cast.alice, cast.artist, enabled=False, schedule="* * * * *")
+    paused.updated_at = fired + timedelta(seconds=5)
+    assert runs.next_fire_of(paused, NOON - timedelta(minutes=2)) == NOON - timedelta(minutes=1)
+    assert runs.next_fire_of(paused, NOON - timedelta(minutes=1)) is None
+
+
+def test_a_finished_run_is_not_fresh_for_long_while_a_related_one_runs(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    tags = [f"account:{cast.alice.pk}"]
+    parent = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=tags, stuck_as="EXECUTING"))
+    child = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=tags, parent_id=parent.id))
+    alice_api.get("/api/tasks/runs", {"runId": child.id})
+    with later(minutes=1):
+        alice_api.get("/api/tasks/runs", {"runId": child.id})
+    assert trigger.asked[ONE_RUN] == 2
+
+
+def test_what_a_wrong_clock_took_is_neither_fresh_nor_shown() -> None:
+    taken = take([run(NOON)], at=NOON, fresh_until=NOON + timedelta(minutes=5))
+    before = NOON - timedelta(minutes=1)
+    assert (taken.is_fresh(now=before), taken.is_shown(now=before)) == (False, False)
+
+
+def test_what_comes_late_does_not_replace_what_is_newer() -> None:
+    newer = take([run(NOON)], at=NOON, fresh_until=NOON)
+    older = take([], at=NOON - timedelta(seconds=9), fresh_until=NOON)
+    for snapshot in (newer, older):
+        known.keep("thing", snapshot)
+    assert cache.get("thing") == newer
+
+
+def test_a_foreign_run_costs_and_says_what_an_unknown_one_does(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    """Asked for twice, and again while Trigger.dev fails; the foreign one is kept for its owner."""
+    foreign = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.charlie.pk}"]))
+    with_key(make_key(cast.charlie)).get("/api/tasks/runs", {"runId": foreign.id})
+    costs = []
+    for run_id in (foreign.id, "run_unknown"):
+        trigger.faults.clear()
+        trigger.asked.clear()
+        statuses = [alice_api.get("/api/tasks/runs", {"runId": run_id}).status_code for _ in range(2)]
+        trigger.faults.add(Fault("status", status=500))
+        statuses.append(alice_api.get("/api/tasks/runs", {"runId": run_id}).status_code)
+        with later(seconds=9):
+            statuses.append(alice_api.get("/api/tasks/runs", {"runId": run_id}).status_code)
+        costs.append((statuses, trigger.asked["all"]))
+    assert costs[0] == costs[1] == ([404, 404, 404, 500], 3)
+
+
 # --- With Redis -------------------------------------------------------------------------------------------------------
 
 
@@ -298,10 +399,10 @@ def test_two_processes_ask_once_and_both_have_the_answer() -> None:
     def fetch() -> Snapshot:
         asked.append(1)
         begun.wait(0.3)
-        return runs.keep("thing", take([run(NOON)], at=now, fresh_until=now + timedelta(minutes=1)))
+        return known.keep("thing", take([run(NOON)], at=now, fresh_until=now + timedelta(minutes=1)))
 
     def ask() -> None:
-        answers.append(runs.alone("thing", fetch, partial(Snapshot.is_fresh, now=now)))
+        answers.append(known.alone("thing", fetch, partial(Snapshot.is_fresh, now=now)))
 
     begun = threading.Event()
     threads = [threading.Thread(target=ask) for _ in range(6)]

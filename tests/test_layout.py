@@ -34,6 +34,7 @@ LAYERS = (
     ("tasks.upstream", "tasks.models", "tasks.migrations.*"),
     ("tasks.run_owners",),
     ("tasks.snapshots", "tasks.fires"),
+    ("tasks.known",),
     ("tasks.runs",),
     ("tasks.environment",),
     ("tasks.schedules",),

@@ -5,9 +5,9 @@ import json
 from django.utils import timezone
 
 from tasks.enrichment import enrich
+from tasks.known import UNAVAILABLE
 from tasks.models import Task
 from tasks.rendering import runs_answer, tasks_answer
-from tasks.runs import UNAVAILABLE
 from tasks.serializers import TaskRunListResponseSerializer, TaskSerializer, TasksResponseSerializer
 from tests.cast import Cast, make_task
 

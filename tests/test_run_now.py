@@ -9,9 +9,9 @@ from pytest_django import Settings
 from accounts.models import Membership
 from tasks import cron, started_runs, upstream
 from tasks.enrichment import joint_status
+from tasks.known import RunsStatus
 from tasks.models import RunRequest, Task
 from tasks.moments import as_text
-from tasks.runs import RunsStatus
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
