@@ -36,7 +36,7 @@ test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgre
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
 	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadgroup
 
-bench: $(VENV)/.runtime ## Measure what requests cost, and how that grows (a quarter of an hour)
+bench: $(VENV)/.runtime ## Measure what requests cost, and how that grows (half an hour; BENCH_TASKS=20000 for a short one)
 	@$(CLEAN) POSTGRES_URL=$(POSTGRES_URL) $(PY) -m bench
 
 # What `check --deploy` judges: a production's settings, none of them real.

@@ -194,7 +194,7 @@ def main() -> None:
     Console().print(f"Peak memory of two workers under all of this: {memory:.0f} MB")
     show(
         "How that grows with the tasks in the database",
-        ("database", "request", "1,000 tasks", "1,000,000 tasks", "ratio"),
+        ("database", "request", f"{growth.SMALL:,} tasks", f"{growth.LARGE:,} tasks", "ratio"),
         growth.main(FOLDER),
     )
 
