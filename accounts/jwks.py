@@ -37,10 +37,17 @@ class ProviderKeys:
         """The key with that id; without an id the only key there is; None when there is none."""
         found = self._known(key_id)
         if found is None:
-            self._refresh(now=now, wait=self._provider_is_well)
+            waits, fetching = self._provider_is_well, None
+            with self._lock:
+                # Another one's fetch may have brought it since we looked.
+                if self._known(key_id) is None:
+                    fetching = self._under_way(now)
+            if waits and fetching:
+                fetching.join(sum(TIMEOUT))
             return self._known(key_id)
         if self._fetched_at is None or now - self._fetched_at > REFRESH_EVERY:
-            self._refresh(now=now, wait=False)
+            with self._lock:
+                self._under_way(now)
         return found
 
     def _known(self, key_id: str | None) -> jwt.PyJWK | None:
@@ -48,11 +55,8 @@ class ProviderKeys:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
 
-    def _refresh(self, *, now: float, wait: bool) -> None:
-        with self._lock:
-            fetching = self._fetching if self._fetching and self._fetching.is_alive() else self._start(now)
-        if wait and fetching:
-            fetching.join(sum(TIMEOUT))
+    def _under_way(self, now: float) -> threading.Thread | None:
+        return self._fetching if self._fetching and self._fetching.is_alive() else self._start(now)
 
     def _start(self, now: float) -> threading.Thread | None:
         """One fetch at a time, which all that miss a key wait for; only a new one counts against the budget."""
