@@ -106,8 +106,8 @@ class Bench:
             before = self.standin.asked()
             with self.client(size) as client:
                 seconds.append(client.get(path))
-            calls.append(self.standin.asked() - before)
             most.append(self.standin.connections())
+            calls.append(self.standin.asked() - before)
         median = statistics.median(seconds)
         ratio = f"{median / round_trip:.2f} x round trip"
         self.rows.append(Row(name, median, ratio, str(max(calls)), str(max(most))))
