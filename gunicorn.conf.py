@@ -2,13 +2,23 @@
 
 import json
 import logging
+import os
+import shutil
 from typing import Any
 
 from gunicorn import util
 from gunicorn.http import message
 
 from recoup import settings
-from tasks import lifeline, upstream
+
+# Where the workers put their counts together. Its readers look for it when they are imported.
+METRICS_FOLDER = settings.VAR_DIR / f"metrics-{settings.PORT}"
+METRICS_FOLDER.mkdir(exist_ok=True)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_FOLDER)
+
+from prometheus_client import multiprocess  # noqa: E402
+
+from tasks import lifeline, upstream  # noqa: E402
 
 bind = f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
@@ -45,12 +55,30 @@ def hide_headers(record: logging.LogRecord) -> bool:
 
 
 def on_starting(server: Any) -> None:
+    for counts in METRICS_FOLDER.glob("*.db"):
+        counts.unlink()
     server.log.error_log.addFilter(hide_headers)
 
 
 def when_ready(server: Any) -> None:
     if settings.STOP_WITH_PARENT:
         lifeline.end_with_parent()
+
+
+def post_worker_init(worker: Any) -> None:
+    from tasks import waiting  # Django is set up only now
+
+    upstream.client()
+    # Whoever waits for a run is answered when the worker is told to end.
+    waiting.waiting().is_ending = lambda: not worker.alive
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -17,7 +17,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from accounts import keys
+from accounts import keys, limits
 from accounts.models import Account, ApiKey, Identity
 from accounts.tokens import subject_of
 
@@ -37,15 +37,24 @@ class CredentialAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Account, ApiKey | Identity] | None:
         if request.method == "OPTIONS":
             return None
-        api_key = request.headers.get("x-api-key", "").strip()
-        authorization = request.headers.get("Authorization", "").strip()
-        if bool(api_key) == bool(authorization):
-            raise AuthenticationFailed(NOT_EXACTLY_ONE)
-        credential = find_key(api_key, at=timezone.now()) if api_key else find_bearer(authorization, at=timezone.now())
+        try:
+            credential = find_credential(request)
+        except AuthenticationFailed:
+            limits.note_failure(request)
+            raise
         return credential.account, credential
 
     def authenticate_header(self, request: Request) -> str:
         return 'Bearer realm="recoup"'
+
+
+def find_credential(request: Request) -> ApiKey | Identity:
+    """Raises AuthenticationFailed unless there is exactly one, and that one is valid now."""
+    api_key = request.headers.get("x-api-key", "").strip()
+    authorization = request.headers.get("Authorization", "").strip()
+    if bool(api_key) == bool(authorization):
+        raise AuthenticationFailed(NOT_EXACTLY_ONE)
+    return find_key(api_key, at=timezone.now()) if api_key else find_bearer(authorization, at=timezone.now())
 
 
 def caller_of(request: Request) -> Account:

@@ -6,7 +6,7 @@ Redis is no more than a cache: while it is away, everything is asked for anew an
 import logging
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -71,6 +71,7 @@ def tolerant(otherwise: Callable[[], Any]) -> Callable[[Callable[..., Any]], Cal
 
 class TolerantRedisCache(RedisCache):
     _servers: Any
+    _cache: Any
 
     @tolerant(lambda: None)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
@@ -92,6 +93,12 @@ class TolerantRedisCache(RedisCache):
     @tolerant(lambda: False)
     def delete(self, *args: Any, **kwargs: Any) -> bool:
         return bool(super().delete(*args, **kwargs))
+
+    @tolerant(lambda: None)
+    def run_script(self, script: str, keys: Sequence[str], arguments: Sequence[float]) -> Any:
+        """What a Lua script answers; None while Redis is away. `keys` as they are there."""
+        client: Any = self._cache.get_client(None, write=True)
+        return client.eval(script, len(keys), *keys, *arguments)
 
     @tolerant(lambda: 0)
     def incr(self, *args: Any, **kwargs: Any) -> int:

@@ -14,7 +14,7 @@ from django.urls import Resolver404, resolve
 from rest_framework.exceptions import APIException, ParseError
 from rest_framework.response import Response
 
-from tasks.trigger.errors import TooManyRequests, TriggerError
+from tasks.trigger.errors import NotAsked, ShareSpent, TooManyRequests, TriggerError
 
 INTERNAL = "Something went wrong on our side. It has been logged; please try again."
 BAD_REQUEST = "The request is not valid: check its host, its path and its parameters."
@@ -23,6 +23,7 @@ NOT_FOUND = "There is nothing at this path. /api/schema/ lists what there is."
 TRIGGER_DOWN = (
     "Trigger.dev cannot be asked at the moment, and nothing earlier is known. Please try again in {} seconds."
 )
+SHARE_SPENT = "Your account has asked for as much as one may within a minute. Please try again in {} seconds."
 RETRY_AFTER = 5
 
 # What a body of each shape is made of: the status, the message, and the path to the field that was wrong, if any.
@@ -65,15 +66,22 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
 
 def told_by(exception: Exception) -> tuple[int, str, dict[str, str]] | None:
     if isinstance(exception, TriggerError):
-        logger.warning("A request could not be answered: %s", exception)
-        wait = math.ceil(exception.retry_after) if isinstance(exception, TooManyRequests) else RETRY_AFTER
-        return 500, TRIGGER_DOWN.format(max(wait, 1)), {"Retry-After": str(max(wait, 1))}
+        return told_by_trigger(exception)
     if isinstance(exception, APIException):
         return exception.status_code, first_message(exception.detail), headers_of(exception)
     for kind, status, message in DJANGO_EXCEPTIONS:
         if isinstance(exception, kind):
             return status, message, {}
     return None
+
+
+def told_by_trigger(error: TriggerError) -> tuple[int, str, dict[str, str]]:
+    if not isinstance(error, NotAsked):
+        logger.warning("A request could not be answered: %s", error)
+    known = error.retry_after if isinstance(error, TooManyRequests | NotAsked) else RETRY_AFTER
+    wait = max(math.ceil(known), 1)
+    status, message = (429, SHARE_SPENT) if isinstance(error, ShareSpent) else (500, TRIGGER_DOWN)
+    return status, message.format(wait), {"Retry-After": str(wait)}
 
 
 DJANGO_EXCEPTIONS: tuple[tuple[type[Exception], int, str], ...] = (

@@ -9,12 +9,12 @@ from rest_framework import serializers
 
 from accounts.authentication import NOT_EXACTLY_ONE
 from accounts.permissions import MayActForAccount
-from recoup.errors import INTERNAL, RETRY_AFTER, SHAPES, TRIGGER_DOWN, shape_of
+from recoup.errors import INTERNAL, RETRY_AFTER, SHAPES, SHARE_SPENT, TRIGGER_DOWN, shape_of
 from tasks.idempotency import AnotherBody
 from tasks.run_owners import RUN_NOT_FOUND
 from tasks.started_runs import NOT_CONFIRMED
 
-COMMON_ERRORS = (400, 401, 403, 500)
+COMMON_ERRORS = (400, 401, 403, 429, 500)
 # status: (what it means, a message that the API gives)
 EXPLAINED = {
     400: (
@@ -27,6 +27,11 @@ EXPLAINED = {
         MayActForAccount.message,
     ),
     404: ("No such run, or none that the caller may see: the two cannot be told apart.", RUN_NOT_FOUND),
+    429: (
+        "Too many requests within a minute, with one credential or from one address; or too many questions to "
+        "Trigger.dev for one account. `Retry-After` says when to try again.",
+        SHARE_SPENT.format(7),
+    ),
     500: (
         "Our fault; or Trigger.dev is away and nothing earlier is known: `Retry-After` says when to try again.",
         TRIGGER_DOWN.format(RETRY_AFTER),

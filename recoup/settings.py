@@ -34,15 +34,26 @@ TRIGGER_TASKS_NAMING_THEIR_ACCOUNT: list[str] = env.list("TRIGGER_TASKS_NAMING_T
 TRIGGER_IS_LOCAL = urlsplit(TRIGGER_API_URL).hostname in LOCAL_HOSTS
 # How many seconds a request waits for Trigger.dev at most.
 REQUEST_DEADLINE: float = env.float("REQUEST_DEADLINE", 3.0)
+# How often it may be asked within a minute, by all processes together.
+TRIGGER_CALLS_A_MINUTE: int = env.int("TRIGGER_CALLS_A_MINUTE", 1000, validate=Range(1))
 
 # --- The server, and the demo ----------------------------------------------------------------------------------------
 HOST: str = env.str("HOST", "127.0.0.1")
 PORT: int = env.int("PORT", 8000, validate=Range(1, 65535))
-WEB_CONCURRENCY: int = env.int("WEB_CONCURRENCY", 2)
-THREADS: int = env.int("THREADS", 32)
+WEB_CONCURRENCY: int = env.int("WEB_CONCURRENCY", 2, validate=Range(1))
+THREADS: int = env.int("THREADS", 32, validate=Range(1))
 STANDIN_FOLDER = Path(env.str("STANDIN_FOLDER", str(VAR_DIR / "standin")))
+# Who sends it as a bearer token may read /metrics.
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
 # Set by the demo for the processes that it starts.
 STOP_WITH_PARENT: bool = env.bool("STOP_WITH_PARENT", False)
+
+# --- Limits for callers, within a minute -----------------------------------------------------------------------------
+# With one credential, and without a valid one from one address.
+REQUESTS_A_MINUTE: int = env.int("REQUESTS_A_MINUTE", 3000, validate=Range(1))
+FAILURES_A_MINUTE: int = env.int("FAILURES_A_MINUTE", 100, validate=Range(1))
+# How many proxies in front of us add to X-Forwarded-For; with none, nobody is believed what it says.
+TRUSTED_PROXIES: int = env.int("TRUSTED_PROXIES", 0, validate=Range(0))
 
 # --- Secrets and hosts -----------------------------------------------------------------------------------------------
 SECRET_KEY: str = env.str("SECRET_KEY", DEVELOPMENT_SECRET)
@@ -114,6 +125,9 @@ INSTALLED_APPS = [
     "tasks",
 ]
 MIDDLEWARE = [
+    "recoup.health.probes",
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "recoup.private.private_answers",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -123,6 +137,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "recoup.metrics.CountingMiddleware",
 ]
 ROOT_URLCONF = "recoup.urls"
 WSGI_APPLICATION = "recoup.wsgi.application"
@@ -162,8 +177,8 @@ LOGGING = {
 # --- The API ---------------------------------------------------------------------------------------------------------
 CORS_ALLOW_ALL_ORIGINS = True
 CORS_ALLOW_METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE"]
-CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "x-api-key"]
-CORS_EXPOSE_HEADERS = ["retry-after", "idempotent-replayed"]
+CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "if-none-match", "x-api-key"]
+CORS_EXPOSE_HEADERS = ["etag", "retry-after", "idempotent-replayed"]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.CredentialAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.MayActForAccount"],
@@ -171,6 +186,8 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["recoup.json_only.TolerantJSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["recoup.json_only.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "recoup.openapi.ContractSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.limits.CredentialThrottle"],
+    "NUM_PROXIES": TRUSTED_PROXIES,
     "EXCEPTION_HANDLER": "recoup.errors.handle",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,

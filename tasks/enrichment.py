@@ -32,11 +32,14 @@ class EnrichedTask:
     upcoming: tuple[datetime, ...]
 
 
-def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[EnrichedTask]:
-    """`deadline`: seconds of `time.monotonic()`, after which the tasks go out with what is known."""
+def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float, waits: bool = False) -> list[EnrichedTask]:
+    """`deadline`: seconds of `time.monotonic()`, after which the tasks go out with what is known.
+
+    `waits`: until then, for what is no longer fresh.
+    """
     tasks = list(tasks)
     wanted = {source: task for task in tasks for source in sources(task)}
-    known, last_fires = runs.newest(wanted, now=now, deadline=deadline)
+    known, last_fires = runs.newest(wanted, now=now, deadline=deadline, waits=waits)
     learn_new(known, last_fires, wanted)
     return [enriched(task, known, last_fires.get(task.trigger_schedule_id or ""), now=now) for task in tasks]
 

@@ -6,6 +6,7 @@ import django_filters
 from django import forms
 from django.db.models import Q, QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -18,12 +19,16 @@ from accounts.filters import (
     StrictUUIDFilter,
     cleaned,
     parameters,
+    shown,
 )
 from tasks.bodies import PreviewRequestSerializer
 from tasks.models import Task
+from tasks.paging import Position, position
 
 DEFAULT_LIMIT = 20
 HIGHEST_LIMIT = 100
+# Seconds that a request may be held.
+LONGEST_WAIT = 25
 DEFAULT_COUNT, HIGHEST_COUNT = 10, 100
 
 
@@ -46,8 +51,8 @@ class TaskFilterBackend(DjangoFilterBackend):
     """The caller's own tasks, narrowed; another account's with `account_id`; an admin's `id` alone finds any."""
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Task], view: APIView) -> QuerySet[Task]:
-        given = parameters(request.query_params, allowed=TaskFilter.Meta.fields)
-        if not given:
+        given = parameters(request.query_params, allowed=(*TaskFilter.Meta.fields, *PageQuery.base_fields))
+        if not given.keys() - PageQuery.base_fields.keys():
             return queryset.filter(account=caller_of(request))
         filters = TaskFilter(given, queryset=queryset, request=request)
         wanted = cleaned(filters.form)
@@ -59,19 +64,42 @@ class TaskFilterBackend(DjangoFilterBackend):
         return filters.qs.filter(account=caller_of(request))
 
 
+class CursorField(forms.Field):
+    def to_python(self, value: str | None) -> Position | None:
+        try:
+            return None if value is None else position(value)
+        except ValueError:
+            problem = f"must be the next_cursor of an earlier answer, not {shown(str(value))}."
+            raise forms.ValidationError(problem) from None
+
+
+class PageQuery(forms.Form):
+    limit = StrictIntegerField(minimum=1, maximum=HIGHEST_LIMIT, required=False)
+    cursor = CursorField(required=False)
+
+
+def page_query(request: Request) -> dict[str, Any]:
+    """`limit` and `cursor`, None where they are not given; everything else is the filter's."""
+    given = {name: request.query_params.get(name) for name in PageQuery.base_fields}
+    return cleaned(PageQuery(given))
+
+
 class RunQuery(forms.Form):
     runId = forms.Field(required=False)
     limit = StrictIntegerField(minimum=1, maximum=HIGHEST_LIMIT, required=False)
     account_id = StrictUUIDField(required=False)
+    wait = StrictIntegerField(minimum=0, maximum=LONGEST_WAIT, required=False)
 
 
 def run_query(request: Request) -> dict[str, Any]:
-    """The question for runs: `runId`, `limit` and `account_id`; a limit beside a runId is ignored, even a wrong one."""
+    """The question for runs. A limit beside a runId is ignored, even a wrong one; a wait without one is a 400."""
     query = request.query_params.copy()
     if "runId" in query:
         query.pop("limit", None)
     given = parameters(query, allowed=tuple(RunQuery.base_fields))
     wanted = cleaned(RunQuery(given))
+    if "wait" in given and not wanted["runId"]:
+        raise ValidationError("wait is for one run: give its runId too, or leave wait out.")
     return {**wanted, "limit": wanted["limit"] or DEFAULT_LIMIT}
 
 

@@ -42,6 +42,11 @@ class Known:
     status: RunsStatus
 
     @property
+    def is_final(self) -> bool:
+        """Whether the first of its runs, often the only one, will never change again."""
+        return self.snapshot is not None and self.snapshot.is_final
+
+    @property
     def as_of(self) -> datetime | None:
         return self.snapshot.as_of if self.snapshot else None
 
@@ -61,11 +66,15 @@ def ask(
     is_enough: Enough,
     now: datetime,
     deadline: float,
+    waits: bool = False,
 ) -> Known:
-    """Raises the TriggerError of a question that nothing is known of."""
+    """`waits`: for what is no longer fresh, instead of showing it.
+
+    Raises the TriggerError of a question that nothing is known of.
+    """
     if kept is not None and kept.is_fresh(now=now):
         return Known(kept, RunsStatus.FRESH)
-    if kept is not None and kept.is_shown(now=now):
+    if kept is not None and kept.is_shown(now=now) and not waits:
         behind = partial(fetch, now=now, deadline=upstream.deadline_from_now)
         upstream.ask_behind(name, partial(alone, name, behind, is_enough))
         return Known(last_known(kept), RunsStatus.STALE)

@@ -10,6 +10,7 @@ from typing import Self
 from django.db import models
 from django.db.models import F, OuterRef, Q, Subquery
 from django.db.models.functions import Now
+from django.utils.timezone import now
 
 from accounts.models import Account, AccountEmail
 
@@ -54,7 +55,7 @@ class Task(models.Model):
     artist_account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="artist_tasks")
     enabled = models.BooleanField(null=True, default=True, help_text="Null counts as true.")
     model = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001  the contract says null or non-empty
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = models.DateTimeField(default=now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
     schedule_changed_at = models.DateTimeField(
         db_default=Now(), editable=False, help_text="Since when the task has its present cron and time zone."

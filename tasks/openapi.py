@@ -14,7 +14,7 @@ from tasks.bodies import (
     StartRunRequestSerializer,
     UpdateTaskRequestSerializer,
 )
-from tasks.filters import DEFAULT_COUNT, DEFAULT_LIMIT, HIGHEST_COUNT, HIGHEST_LIMIT
+from tasks.filters import DEFAULT_COUNT, DEFAULT_LIMIT, HIGHEST_COUNT, HIGHEST_LIMIT, LONGEST_WAIT
 from tasks.serializers import (
     CreateContentRunOutputSerializer,
     DeleteTaskResponseSerializer,
@@ -122,16 +122,44 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 )
 
 
+IF_NONE_MATCH = OpenApiParameter(
+    "If-None-Match",
+    OpenApiTypes.STR,
+    OpenApiParameter.HEADER,
+    description="The `ETag` of an earlier answer. While it would be the same again, the answer is an empty 304.",
+)
+NOT_MODIFIED = OpenApiResponse(
+    description="Nothing but `runs_as_of` differs from the answer whose `ETag` was sent as `If-None-Match`."
+)
+
+
 list_tasks = extend_schema(
     operation_id="list_tasks",
     summary="The tasks of an account",
-    description="The caller's own tasks, or those of an account that the caller may act for, newest first.",
+    description=(
+        "The caller's own tasks, or those of an account that the caller may act for, newest first: all of them, or "
+        "with `limit` page by page."
+    ),
+    parameters=[
+        OpenApiParameter(
+            "limit",
+            {"type": "integer", "minimum": 1, "maximum": HIGHEST_LIMIT},
+            description="How many tasks at most; all unless given.",
+        ),
+        OpenApiParameter(
+            "cursor",
+            OpenApiTypes.STR,
+            description="The `next_cursor` of the page before this one.",
+        ),
+        IF_NONE_MATCH,
+    ],
     responses={
+        304: NOT_MODIFIED,
         200: OpenApiResponse(
             TasksResponseSerializer,
             description="The tasks, newest first; none is an empty list.",
             examples=[OpenApiExample("Tasks", examples.TASKS)],
-        )
+        ),
     },
 )
 _WRITTEN = OpenApiResponse(
@@ -178,8 +206,12 @@ delete_task = extend_schema(
 list_or_retrieve_runs = extend_schema(
     operation_id="list_or_retrieve_runs",
     summary="The runs of an account, or one run",
-    description="The newest runs of the caller or of another account; with `runId` that run alone, with its output.",
+    description=(
+        "The newest runs of the caller or of another account; with `runId` that run alone, with its output. "
+        "While that one is not finished, `Retry-After` says when it is worth asking again; `wait` saves asking."
+    ),
     responses={
+        304: NOT_MODIFIED,
         200: OpenApiResponse(
             TaskRunListResponseSerializer,
             description="The runs, newest first; with `runId` exactly one.",
@@ -187,7 +219,7 @@ list_or_retrieve_runs = extend_schema(
                 OpenApiExample("One run by runId", examples.FINISHED_RUN),
                 OpenApiExample("A list while Trigger.dev is away", examples.RUNS),
             ],
-        )
+        ),
     },
     parameters=[
         OpenApiParameter("runId", OpenApiTypes.STR, description="Only this run."),
@@ -199,6 +231,15 @@ list_or_retrieve_runs = extend_schema(
         OpenApiParameter(
             "account_id", OpenApiTypes.UUID, description="The runs of this account, which the caller may act for."
         ),
+        OpenApiParameter(
+            "wait",
+            {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
+            description=(
+                "With `runId`: seconds to wait until the run has another status or is finished. With `If-None-Match` "
+                "what has changed since is answered at once, and so is everything while too many wait."
+            ),
+        ),
+        IF_NONE_MATCH,
     ],
 )
 start_run = extend_schema(

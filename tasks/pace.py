@@ -1,6 +1,6 @@
 """How fast a command may ask Trigger.dev: the service shares its allowance, and requests of people come first.
 
-Half of the allowance is left to the service; after a 429 nothing is asked until its reset.
+Half of the allowance is left to the service; what may not be asked now, after a 429 for one, is waited for.
 """
 
 import time
@@ -37,12 +37,14 @@ class Pace:
     limited: int = 0
 
     def ask(self, call: Callable[[float], Answer]) -> Answer:
-        """The answer of a call that takes a deadline. Waits out a 429; raises any other TriggerError, and Away."""
+        """The answer of a call that takes a deadline, once it may ask. Raises any other TriggerError, and Away."""
         while True:
             self.leave_half(calls=1)
             try:
                 answer = call(time.monotonic() + LONGEST_CALL)
-            except errors.TooManyRequests as error:
+            except errors.Resting as error:
+                self.let_rest(error.retry_after)
+            except (errors.TooManyRequests, errors.NotAsked) as error:
                 self.wait_for_reset(error.retry_after)
             except (errors.NotReached, errors.TimedOut):
                 self.note(is_answered=False)
@@ -69,9 +71,14 @@ class Pace:
         given_back_a_second = (seen.limit - seen.remaining) / seen.seconds
         self.wait(min(calls / given_back_a_second, LONGEST_PAUSE), "to leave half of the rate limit to the service")
 
+    def let_rest(self, seconds: float) -> None:
+        """While it is left alone after failures. Raises Away as if it had been asked."""
+        self.note(is_answered=False)
+        self.wait(max(seconds, 1.0), "for Trigger.dev, which has failed repeatedly")
+
     def wait_for_reset(self, seconds: float) -> None:
-        """After a 429. Raises Away when that was no use so often."""
+        """After a 429, or with nothing left of our own budget. Raises Away when that was no use so often."""
         self.limited += 1
         if self.limited >= MOST_LIMITED:
-            raise Away(f"it refused {self.limited} times in a row for its rate limit; what is left stays as it is")
-        self.wait(max(seconds, 1.0), "until Trigger.dev's rate limit is reset")
+            raise Away(f"it could not be asked {self.limited} times in a row; what is left stays as it is")
+        self.wait(max(seconds, 1.0), "until Trigger.dev may be asked again")

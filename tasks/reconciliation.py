@@ -120,7 +120,9 @@ class Reconciliation:
         """Its step is a change at once: it has been taken, whatever else has to be waited for."""
         self.pace.leave_half(calls=3)
         outcome = settle(task_id, at=self.pace.now(), within=ATTEMPT_WITHIN)
-        if outcome.retry_after is not None:
+        if outcome.retry_after is not None and outcome.is_unanswered:
+            self.pace.let_rest(outcome.retry_after)
+        elif outcome.retry_after is not None:
             self.pace.wait_for_reset(outcome.retry_after)
         elif not outcome.is_busy:
             self.pace.note(is_answered=not outcome.is_unanswered)

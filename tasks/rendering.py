@@ -9,30 +9,54 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from django.http import HttpResponse
+from django.http import HttpResponse, HttpResponseNotModified
+from django.utils.http import parse_etags
 
+from accounts.keys import etag_of
 from tasks.enrichment import EnrichedTask
 from tasks.known import Known
 from tasks.moments import as_text
 
 
-def answer(body: Any) -> HttpResponse:
+def answer(body: dict[str, Any]) -> HttpResponse:
     return HttpResponse(orjson.dumps(body), content_type="application/json")
 
 
-def tasks_answer(tasks: Iterable[EnrichedTask]) -> HttpResponse:
-    return answer({"status": "success", "tasks": [task_body(task) for task in tasks]})
+def tagged_answer(body: dict[str, Any], *, etags: str | None) -> HttpResponse:
+    """With an entity tag; a 304 where the client has it. `etags`: its If-None-Match, if it sent one.
+
+    When Trigger.dev was asked is no part of the tag: it changes when nothing else does.
+    """
+    dated = body.get("tasks", [body])
+    moments = [item["runs_as_of"] for item in dated]
+    for item in dated:
+        item["runs_as_of"] = None
+    etag = etag_of(orjson.dumps(body))
+    if etags is not None and is_one_of(etag, etags):
+        return HttpResponseNotModified(headers={"ETag": etag})
+    for item, moment in zip(dated, moments, strict=True):
+        item["runs_as_of"] = moment
+    response = answer(body)
+    response["ETag"] = etag
+    return response
 
 
-def runs_answer(known: Known) -> HttpResponse:
-    return answer(
-        {
-            "status": "success",
-            "runs": spliced(known.snapshot.encoded if known.snapshot else b""),
-            "runs_status": known.status,
-            "runs_as_of": known.as_of and as_text(known.as_of),
-        }
-    )
+def is_one_of(etag: str, etags: str) -> bool:
+    """Compared weakly: with or without the mark of a weak one, it says the same."""
+    return any(one == "*" or one.removeprefix("W/") == etag.removeprefix("W/") for one in parse_etags(etags))
+
+
+def tasks_body(tasks: Iterable[EnrichedTask], **more: Any) -> dict[str, Any]:
+    return {"status": "success", "tasks": [task_body(task) for task in tasks], **more}
+
+
+def runs_body(known: Known) -> dict[str, Any]:
+    return {
+        "status": "success",
+        "runs": spliced(known.snapshot.encoded if known.snapshot else b""),
+        "runs_status": known.status,
+        "runs_as_of": known.as_of and as_text(known.as_of),
+    }
 
 
 def task_body(enriched: EnrichedTask) -> dict[str, Any]:

@@ -1,27 +1,34 @@
 """/api/tasks/runs: the runs of an account, one run, and a new one."""
 
 import logging
+from functools import partial
 from typing import Any, ClassVar
 
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
-from rest_framework.exceptions import APIException, NotFound
+from rest_framework.exceptions import APIException, NotFound, PermissionDenied
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
-from accounts.authentication import caller_of
+from accounts.access import may_act_for
+from accounts.authentication import caller_of, find_credential
 from accounts.filters import parameters
+from accounts.models import Account
+from accounts.permissions import MayActForAccount
 from tasks import openapi, runs, started_runs, upstream
+from tasks.api_views import PaidByCaller
 from tasks.bodies import StartRunRequestSerializer, idempotency_key
 from tasks.environment import NotOurEnvironment
 from tasks.filters import run_query
 from tasks.known import Known
 from tasks.models import Task
 from tasks.permissions import task_to_write
-from tasks.rendering import runs_answer
+from tasks.rendering import answer, runs_body, tagged_answer
 from tasks.run_owners import RUN_NOT_FOUND
+from tasks.snapshots import UNFINISHED_FOR
 from tasks.trigger.errors import TriggerError
-from tasks.views import without_body
+from tasks.views import etags_of, without_body
+from tasks.waiting import Waiter, has_left, wait_for_change
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +50,7 @@ class NotSetUp(APIException):
     )
 
 
-class TaskRunsView(APIView):
+class TaskRunsView(PaidByCaller):
     error_shape = "TaskRunsErrorResponse"
     error_shapes: ClassVar = {(method, 404): "TaskRunsErrorResponse" for method in ("GET", "POST")}
 
@@ -54,7 +61,9 @@ class TaskRunsView(APIView):
             self.check_object_permissions(request, query["account_id"])
         if request.method == "HEAD":
             return without_body()
-        return runs_answer(self.one(request, query) if query["runId"] else self.listed(request, query))
+        if not query["runId"]:
+            return tagged_answer(runs_body(self.listed(request, query)), etags=etags_of(request))
+        return self.one(request, query)
 
     @openapi.start_run
     def post(self, request: Request) -> HttpResponseBase:
@@ -71,23 +80,50 @@ class TaskRunsView(APIView):
         except TriggerError as error:
             logger.warning("A run of task %s was not confirmed: %s", task.pk, error)
             raise RunNotConfirmed from error
-        response = runs_answer(self.started(request, task, run_id, deadline=deadline))
+        response = answer(runs_body(self.started(request, task, run_id, deadline=deadline)))
         if is_repeated:
             response["Idempotent-Replayed"] = "true"
         return response
 
-    def one(self, request: Request, query: dict[str, Any]) -> Known:
+    def one(self, request: Request, query: dict[str, Any]) -> HttpResponseBase:
+        """With `wait` an unfinished run is held until it changes, unless it has since the client saw it."""
+        known = self.retrieved(request, caller_of(request), query)
+        response = self.answered(request, known)
+        is_news = etags_of(request) is not None and response.status_code == 200
+        if not query["wait"] or known.is_final or is_news:
+            return response
+        status = known.snapshot.status if known.snapshot else None
+        waiter = Waiter(query["runId"], status, has_left=partial(has_left, request.META.get("gunicorn.socket")))
+        if not wait_for_change(waiter, seconds=query["wait"]):
+            return response
+        if waiter.left:
+            return without_body()
+        # Much may have been taken from the caller meanwhile.
+        caller = find_credential(request).account
+        if query["account_id"] and not may_act_for(caller, query["account_id"]):
+            raise PermissionDenied(MayActForAccount.message)
+        return self.answered(request, self.retrieved(request, caller, query))
+
+    def retrieved(self, request: Request, caller: Account, query: dict[str, Any]) -> Known:
         now, deadline = timezone.now(), upstream.deadline_from_now()
-        caller, account_id = caller_of(request), query["account_id"]
+        waits = bool(query["wait"]) or etags_of(request) is not None
+        account_id = query["account_id"]
         try:
-            return runs.retrieve(caller, query["runId"], account_id=account_id, now=now, deadline=deadline)
+            return runs.retrieve(caller, query["runId"], account_id=account_id, now=now, deadline=deadline, waits=waits)
         except runs.RunNotFound:
             raise NotFound(RUN_NOT_FOUND) from None
+
+    def answered(self, request: Request, known: Known) -> HttpResponse:
+        response = tagged_answer(runs_body(known), etags=etags_of(request))
+        if not known.is_final:
+            response["Retry-After"] = str(round(UNFINISHED_FOR.total_seconds()))
+        return response
 
     def listed(self, request: Request, query: dict[str, Any]) -> Known:
         account_id = query["account_id"] or caller_of(request).pk
         now, deadline = timezone.now(), upstream.deadline_from_now()
-        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline)
+        waits = etags_of(request) is not None
+        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline, waits=waits)
 
     def started(self, request: Request, task: Task, run_id: str, *, deadline: float) -> Known:
         now = timezone.now()

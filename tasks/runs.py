@@ -49,11 +49,12 @@ class RunNotFound(Exception):
 
 
 def newest(
-    sources: Mapping[Source, Task], *, now: datetime, deadline: float
+    sources: Mapping[Source, Task], *, now: datetime, deadline: float, waits: bool = False
 ) -> tuple[dict[Source, Known], dict[str, Fire]]:
     """The newest runs of each source, and the last fire of each schedule, from one look into the cache.
 
-    What has to be waited for is asked all at once, one call for each source, and for no longer than the deadline.
+    What has to be waited for is asked all at once, one call for each source, and for no longer than the deadline;
+    with `waits` that is everything that is no longer fresh.
     """
     names = {newest_name(source): source for source in sources}
     fire_names = {fires.fire_name(source.name): source.name for source in sources if source.kind == "schedule"}
@@ -68,7 +69,7 @@ def newest(
         question = f"{name} {task.generation} {task.run_by_hand_at}"
         if snapshot is not None and is_enough(snapshot):
             known[source] = Known(snapshot, RunsStatus.FRESH)
-        elif snapshot is not None and snapshot.is_shown(now=now) and knows(snapshot, task):
+        elif snapshot is not None and snapshot.is_shown(now=now) and knows(snapshot, task) and not waits:
             fetch = partial(fetch_newest, source, task, snapshot, now=now, deadline=upstream.deadline_from_now)
             upstream.ask_behind(question, partial(alone, name, fetch, is_enough))
             known[source] = Known(snapshot, RunsStatus.STALE)
@@ -127,11 +128,11 @@ def started_by_hand(task: Task, after: datetime) -> datetime | None:
 # --- The runs of an account, and one run -----------------------------------------------------------------------------
 
 
-def of_account(account_id: UUID, *, limit: int, now: datetime, deadline: float) -> Known:
+def of_account(account_id: UUID, *, limit: int, now: datetime, deadline: float, waits: bool = False) -> Known:
     """The newest runs that are tagged with the account; raises a TriggerError where nothing is known."""
     name = account_name(account_id, limit)
     fetch, is_enough = partial(fetch_account, account_id, limit), partial(Snapshot.is_fresh, now=now)
-    return ask(name, cache.get(name), fetch, is_enough=is_enough, now=now, deadline=deadline)
+    return ask(name, cache.get(name), fetch, is_enough=is_enough, now=now, deadline=deadline, waits=waits)
 
 
 def fetch_account(account_id: UUID, limit: int, *, now: datetime, deadline: Deadline) -> Snapshot:
@@ -141,7 +142,9 @@ def fetch_account(account_id: UUID, limit: int, *, now: datetime, deadline: Dead
     return keep(account_name(account_id, limit), taken)
 
 
-def retrieve(caller: Account, run_id: str, *, account_id: UUID | None, now: datetime, deadline: float) -> Known:
+def retrieve(
+    caller: Account, run_id: str, *, account_id: UUID | None, now: datetime, deadline: float, waits: bool = False
+) -> Known:
     """One run with payload and output, as the caller may see it.
 
     Raises RunNotFound, or a TriggerError where nothing is known of it. What is not the caller's is asked for like what
@@ -155,19 +158,36 @@ def retrieve(caller: Account, run_id: str, *, account_id: UUID | None, now: date
     if unknown in kept:
         raise RunNotFound
     seen = as_known(caller, kept.get(name), account_id=account_id)
-    former: Snapshot | None = kept.get(name) if seen else None
-    is_foreign = name in kept and seen is None
-    is_enough: Enough = nothing_is if is_foreign else partial(Snapshot.is_fresh, now=now)
+    is_fresh: Enough = partial(Snapshot.is_fresh, now=now)
     try:
-        known = ask(name, former, partial(fetch_run, run_id), is_enough=is_enough, now=now, deadline=deadline)
-    except errors.NotFound:
+        if seen is not None:
+            former: Snapshot = kept[name]
+            known = ask(
+                name,
+                former,
+                partial(fetch_run, run_id),
+                is_enough=is_fresh,
+                now=now,
+                deadline=deadline,
+                waits=waits,
+            )
+            return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
+        # What the caller is not known to have is asked for at its own cost, until it turns out to be there.
+        enough = nothing_is if name in kept else is_fresh
+        with upstream.looking_up() as was_found:
+            known = ask(name, None, partial(fetch_run, run_id), is_enough=enough, now=now, deadline=deadline)
+            known = as_seen(caller, known, account_id)
+            was_found()
+        return known
+    except (errors.NotFound, RunNotFound):
         cache.set(unknown, True, UNKNOWN_FOR)
         raise RunNotFound from None
-    if seen is not None and known.snapshot is former:
-        return Known(seen, known.status)
+
+
+def as_seen(caller: Account, known: Known, account_id: UUID | None) -> Known:
+    """Raises RunNotFound for what is not the caller's."""
     seen = as_known(caller, known.snapshot, account_id=account_id)
     if seen is None:
-        cache.set(unknown, True, UNKNOWN_FOR)
         raise RunNotFound
     return Known(seen, known.status)
 
@@ -178,10 +198,7 @@ def look_at_started(caller: Account, run_id: str, *, account_id: UUID, now: date
     (answer,) = upstream.ask_together({run_name(run_id): call}, deadline=deadline).values()
     if isinstance(answer, BaseException):
         raise answer
-    seen = as_known(caller, answer, account_id=account_id)
-    if seen is None:
-        raise RunNotFound
-    return Known(seen, RunsStatus.FRESH)
+    return as_seen(caller, Known(answer, RunsStatus.FRESH), account_id)
 
 
 def nothing_is(snapshot: Snapshot) -> bool:

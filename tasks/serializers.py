@@ -103,6 +103,9 @@ class TaskSerializer(serializers.Serializer[Any]):
 class TasksResponseSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["success", "error"])
     tasks = TaskSerializer(many=True)
+    next_cursor = serializers.CharField(
+        required=False, allow_null=True, help_text="With `limit`: the `cursor` of the next page; null on the last one."
+    )
     error = serializers.CharField(required=False)
 
 

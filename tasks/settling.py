@@ -82,7 +82,7 @@ class Claim:
 class Outcome:
     """What an attempt came to. `refusal` is Trigger.dev's word on a cron or a zone that it does not take.
 
-    `retry_after`: in how many seconds Trigger.dev wants to be asked again, where it said so. `is_unanswered`: it did
+    `retry_after`: in how many seconds Trigger.dev may be asked again, where that is known. `is_unanswered`: it did
     not say anything. `is_busy`: somebody else has the lease, and nothing was tried.
     """
 
@@ -119,10 +119,11 @@ def settle(
         step, schedule = act(claim.task, upstream.client(), deadline=deadline)
     except (errors.Refused, errors.NotFound) as error:
         return finish_refused(claim, error)
-    except errors.TooManyRequests as error:
-        logger.warning("Task %s is not settled: %s", task_id, error)
+    except (errors.TooManyRequests, errors.NotAsked) as error:
+        logger.info("Task %s is not settled: %s", task_id, error)
         finish(claim, definite=True, reason=str(error))
-        return Outcome(None, settled=False, retry_after=error.retry_after)
+        is_resting = isinstance(error, errors.Resting)
+        return Outcome(None, settled=False, retry_after=error.retry_after, is_unanswered=is_resting)
     except (errors.TriggerError, LeaseTooShort, NotOurEnvironment) as error:
         logger.warning("Task %s is not settled: %s", task_id, error)
         finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))

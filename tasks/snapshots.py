@@ -37,12 +37,14 @@ NextFire = Callable[[datetime], datetime | None]
 class Snapshot(NamedTuple):
     """What Trigger.dev said at `as_of`. `encoded`: the runs as JSON, newest first, with commas between them.
 
-    `tags`: the different sets of accounts that its runs are tagged with. `generation`: of the task that it is about.
+    `tags`: the different sets of accounts that its runs are tagged with. `newest_id`, `status`: of the first of them.
+    `generation`: of the task that it is about.
     """
 
     encoded: bytes
     tags: tuple[frozenset[str], ...]
     newest_id: str | None
+    status: str | None
     as_of: datetime
     fresh_until: datetime
     generation: int = 0
@@ -50,6 +52,11 @@ class Snapshot(NamedTuple):
 
     def is_fresh(self, *, now: datetime, generation: int = 0) -> bool:
         return now <= self.fresh_until and generation == self.generation and self.as_of <= now + SKEW
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the first of its runs will never change again."""
+        return self.status in FINAL
 
     def is_shown(self, *, now: datetime) -> bool:
         """Whether it may still be shown while it is asked for anew; an older one is waited for."""
@@ -68,6 +75,7 @@ def take(
         encoded=b",".join(encoded(run) for run in runs),
         tags=tuple({frozenset(tag.lower() for tag in account_tags(run)) for run in (*runs, *related)}),
         newest_id=runs[0]["id"] if runs else None,
+        status=runs[0]["status"] if runs else None,
         as_of=at,
         fresh_until=min(fresh_until, at + UNFINISHED_FOR) if is_short_lived else fresh_until,
         generation=generation,

@@ -1,13 +1,15 @@
-"""The process's one way to Trigger.dev: one client from the settings, and the threads that ask it.
+"""The process's one way to Trigger.dev: one client from the settings, its manners, and the threads that ask it.
 
 A request waits for an answer until its deadline. A call that is still under way then goes on, so that what it was to
-fill is filled for the next request.
+fill is filled for the next request. Whoever asks pays, and those who ask take turns.
 """
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache, partial
 from threading import BoundedSemaphore, Lock
 from typing import Any, TypeVar
@@ -16,14 +18,17 @@ from django.conf import settings
 from django.core.signals import setting_changed
 
 from accounts import keys
+from tasks.fair_threads import FairThreads
+from tasks.manners import Manners, Payer, payer
 from tasks.trigger import errors
 from tasks.trigger.client import CONNECTIONS, TriggerClient
 
 BEHIND_THREADS = 4
 # More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
 BEHIND_WAITING = 256
+BEHIND_WAITING_FOR_ONE = 128
 # Of what the cache holds: to be raised with every change of it.
-LAYOUT = 2
+LAYOUT = 3
 # With so many seconds left, a question that somebody else's deadline ended is asked once more.
 WORTH_ASKING = 1.0
 
@@ -34,7 +39,12 @@ logger = logging.getLogger(__name__)
 
 @cache
 def client() -> TriggerClient:
-    return TriggerClient(settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY)
+    return TriggerClient(settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY, manners())
+
+
+@cache
+def manners() -> Manners:
+    return Manners(environment(), start_trial=start_trial)
 
 
 @cache
@@ -49,14 +59,52 @@ def cache_name(kind: str, thing: str) -> str:
 
 
 @cache
-def threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=CONNECTIONS - BEHIND_THREADS, thread_name_prefix="trigger")
+def threads() -> FairThreads:
+    return FairThreads(CONNECTIONS - BEHIND_THREADS, "trigger")
 
 
 @cache
-def threads_behind() -> ThreadPoolExecutor:
+def threads_behind() -> FairThreads:
     """Threads of their own: what nobody waits for must not hold up what somebody does."""
-    return ThreadPoolExecutor(max_workers=BEHIND_THREADS, thread_name_prefix="trigger-behind")
+    return FairThreads(BEHIND_THREADS, "trigger-behind")
+
+
+@cache
+def trial_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="trigger-trial")
+
+
+def start_trial(route: str) -> None:
+    """One call behind all answers: nobody waits for it, since Trigger.dev may still hang."""
+    with _flights_lock:
+        _trials[route] = trial_thread().submit(try_again, route)
+
+
+def try_again(route: str) -> None:
+    with manners().trial(), suppress(errors.TriggerError):
+        client().probe(route, deadline=deadline_from_now())
+
+
+@contextmanager
+def paid_by(name: str) -> Iterator[None]:
+    """Within it calls come out of this payer's share."""
+    token = payer.set(Payer(name))
+    try:
+        yield
+    finally:
+        payer.reset(token)
+
+
+@contextmanager
+def looking_up() -> Iterator[Callable[[], None]]:
+    """Within it calls are for what may not be there at all. Call what it gives once that was not in vain."""
+    who = payer.get()
+    lookup = replace(who, is_lookup=True) if who else None
+    token = payer.set(lookup)
+    try:
+        yield lambda: manners().found(lookup)
+    finally:
+        payer.reset(token)
 
 
 def deadline_from_now() -> float:
@@ -66,7 +114,7 @@ def deadline_from_now() -> float:
 
 def ask(call: Callable[[], Answer], *, deadline: float) -> Answer:
     """The answer of one call, or a TriggerError; at the deadline TimedOut, whatever the call is doing."""
-    future = threads().submit(call)
+    future = threads().submit(payer.get(), call)
     wait([future], timeout=max(0.0, deadline - time.monotonic()))
     if not future.done():
         future.cancel()
@@ -84,7 +132,7 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
     if cut_short and deadline - time.monotonic() > WORTH_ASKING:
         answers |= _wait_for(cut_short, deadline=deadline)
     failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
-    failed = [error for error in failures if not isinstance(error, errors.NotFound)]
+    failed = [error for error in failures if not isinstance(error, errors.NotFound | errors.NotAsked)]
     for error in failed[:1]:
         _log(error)
     if failed:
@@ -106,11 +154,14 @@ def _wait_for(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> 
 
 def ask_behind(name: str, call: Callable[[], object]) -> None:
     """Asks behind the answer that is being made, unless it is being asked already; a failure costs nobody anything."""
+    who = payer.get()
     with _flights_lock:
-        if _under_way(_flights, name) or _under_way(_behind, name) or not _places_behind.acquire(blocking=False):
+        if _under_way(_flights, name) or _under_way(_behind, name):
+            return
+        if threads_behind().waiting(who) >= BEHIND_WAITING_FOR_ONE or not _places_behind.acquire(blocking=False):
             return
         try:
-            _behind[name] = future = threads_behind().submit(call)
+            _behind[name] = future = threads_behind().submit(who, call)
         except RuntimeError:  # the process ends
             _places_behind.release()
             return
@@ -127,7 +178,7 @@ def _join(name: str, call: Callable[[], Answer]) -> Future[Answer]:
             flying = behind
         if flying is not None:
             return flying
-        _flights[name] = future = threads().submit(call)
+        _flights[name] = future = threads().submit(payer.get(), call)
     future.add_done_callback(partial(_land, _flights, name))
     return future
 
@@ -146,21 +197,23 @@ def _land(flights: dict[str, Future[Any]], name: str, future: Future[Any]) -> No
 def settle_down() -> None:
     """Waits until nothing is under way behind answers any more."""
     with _flights_lock:
-        futures = list(_behind.values())
+        futures = [*_behind.values(), *_trials.values()]
     wait(futures)
 
 
 def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
-    threads().shutdown(wait=True)
-    threads_behind().shutdown(wait=True)
+    threads().shutdown()
+    threads_behind().shutdown()
+    trial_thread().shutdown()
     client().close()
-    for made in (client, environment, threads, threads_behind):
+    for made in (client, manners, environment, threads, threads_behind, trial_thread):
         made.cache_clear()
 
 
 _flights: dict[str, Future[Any]] = {}
 _behind: dict[str, Future[Any]] = {}
+_trials: dict[str, Future[Any]] = {}
 _flights_lock = Lock()
 _places_behind = BoundedSemaphore(BEHIND_WAITING)
 
@@ -173,6 +226,8 @@ def _leave_behind(future: Future[Any]) -> None:
 
 
 def _log(error: BaseException) -> None:
+    if isinstance(error, errors.NotAsked):
+        return
     if isinstance(error, errors.TriggerError):
         logger.warning("%s", error)
     else:
@@ -181,8 +236,8 @@ def _log(error: BaseException) -> None:
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:
     if setting in ("TRIGGER_API_URL", "TRIGGER_SECRET_KEY"):
-        client.cache_clear()
-        environment.cache_clear()
+        for made in (client, manners, environment):
+            made.cache_clear()
 
 
 setting_changed.connect(_forget_client)

@@ -7,7 +7,7 @@ schema of a view's error bodies; `recoup.errors` makes them.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from django.http import HttpResponse, StreamingHttpResponse
@@ -24,7 +24,8 @@ from accounts.authentication import caller_of
 from accounts.filters import parameters
 from accounts.models import Account
 from accounts.permissions import MayActForAccount
-from tasks import cron, idempotency, openapi, upstream, writes, zones
+from tasks import cron, idempotency, openapi, paging, upstream, writes, zones
+from tasks.api_views import PaidByCaller
 from tasks.bodies import (
     CreateTaskRequestSerializer,
     DeleteTaskRequestSerializer,
@@ -34,11 +35,11 @@ from tasks.bodies import (
 )
 from tasks.cron_words import in_words
 from tasks.enrichment import enrich
-from tasks.filters import TaskFilter, TaskFilterBackend, preview_query
-from tasks.models import Task
+from tasks.filters import TaskFilter, TaskFilterBackend, page_query, preview_query
+from tasks.models import Task, TaskQuerySet
 from tasks.moments import as_text
 from tasks.permissions import TASK_NOT_FOUND, task_to_write
-from tasks.rendering import tasks_answer
+from tasks.rendering import answer, tagged_answer, tasks_body
 from tasks.settling import ATTEMPT_WITHIN
 
 FOREIGN_ARTIST = (
@@ -49,6 +50,10 @@ FOREIGN_ARTIST = (
 def without_body() -> HttpResponseBase:
     """What a HEAD gets: no length, since nobody was asked how long the answer to a GET would be."""
     return StreamingHttpResponse((), content_type="application/json")
+
+
+def etags_of(request: Request) -> str | None:
+    return request.headers.get("If-None-Match")
 
 
 def within(deadline: float) -> float:
@@ -98,7 +103,7 @@ def delete_request(request: Request) -> dict[str, Any]:
     return DeleteTaskRequestSerializer(data={**query, **body}).checked()
 
 
-class TasksView(GenericAPIView[Task]):
+class TasksView(PaidByCaller, GenericAPIView[Task]):
     error_shapes: ClassVar = {
         (method, status): shape
         for method in ("PATCH", "DELETE")
@@ -110,10 +115,16 @@ class TasksView(GenericAPIView[Task]):
 
     @openapi.list_tasks
     def get(self, request: Request) -> HttpResponseBase:
-        tasks = self.filter_queryset(self.get_queryset())
+        tasks = cast(TaskQuerySet, self.filter_queryset(self.get_queryset()))
+        wanted = page_query(request)
         if request.method == "HEAD":
             return without_body()
-        return tasks_answer(enrich(tasks, now=timezone.now(), deadline=upstream.deadline_from_now()))
+        page, etags = paging.read(tasks, limit=wanted["limit"], after=wanted["cursor"]), etags_of(request)
+        now, deadline = timezone.now(), upstream.deadline_from_now()
+        # Whoever asks whether something is new wants that to be true.
+        shown = enrich(page.tasks, now=now, deadline=deadline, waits=etags is not None)
+        paged = {"next_cursor": page.next_cursor} if wanted["limit"] else {}
+        return tagged_answer(tasks_body(shown, **paged), etags=etags)
 
     @openapi.create_task
     def post(self, request: Request) -> HttpResponse:
@@ -161,10 +172,10 @@ class TasksView(GenericAPIView[Task]):
 
     def shown(self, task: Task, *, deadline: float, headers: dict[str, str] | None = None) -> HttpResponse:
         written = self.get_queryset().filter(pk=task.pk)
-        answer = tasks_answer(enrich(written, now=timezone.now(), deadline=deadline))
+        shown = answer(tasks_body(enrich(written, now=timezone.now(), deadline=deadline)))
         for name, value in (headers or {}).items():
-            answer[name] = value
-        return answer
+            shown[name] = value
+        return shown
 
 
 class PreviewView(APIView):

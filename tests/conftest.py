@@ -8,6 +8,7 @@ import responses
 from django.core.cache import cache
 from pytest_django import Settings
 
+from accounts import counters
 from tasks import upstream
 from tasks.trigger.standin.messages import Reply, Request
 from tasks.trigger.standin.state import State
@@ -42,6 +43,7 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         yield standin
         upstream.finish()
     cache.clear()
+    counters.clear()
     standin.state.close()
 
 

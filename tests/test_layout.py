@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = (
     ("accounts", "accounts.keys", "accounts.ids", "accounts.jwks", "accounts.migrations.*"),
-    ("accounts.models",),
-    ("accounts.access", "accounts.tokens"),
+    ("accounts.models", "accounts.counters"),
+    ("accounts.access", "accounts.tokens", "accounts.limits"),
     ("accounts.authentication", "accounts.permissions", "accounts.filters", "accounts.openapi"),
     ("accounts.admin", "accounts.apps", "accounts.lookup", "accounts.staff"),
     ("accounts.management*",),
@@ -27,19 +27,23 @@ LAYERS = (
         "tasks.trigger.errors",
         "tasks.trigger.types",
         "tasks.trigger.transport",
+        "tasks.trigger.answers",
         "tasks.trigger.client",
+        "tasks.breaker",
+        "tasks.fair_threads",
     ),
     ("tasks.trigger.standin*",),
     ("tasks.pace", "tasks.schedule_list"),
+    ("tasks.manners",),
     ("tasks.upstream", "tasks.models", "tasks.migrations.*"),
     ("tasks.run_owners",),
     ("tasks.snapshots", "tasks.fires"),
     ("tasks.known",),
-    ("tasks.runs",),
+    ("tasks.runs", "tasks.paging"),
     ("tasks.environment",),
     ("tasks.schedules",),
     ("tasks.settling",),
-    ("tasks.enrichment", "tasks.started_runs"),
+    ("tasks.enrichment", "tasks.started_runs", "tasks.waiting"),
     ("tasks.rendering",),
     ("tasks.writes",),
     ("tasks.idempotency", "tasks.reconciliation"),
@@ -47,14 +51,14 @@ LAYERS = (
     ("tasks.sync", "tasks.sync_lock"),
     ("tasks.serializers", "tasks.bodies", "tasks.permissions"),
     ("tasks.filters",),
-    ("tasks.demo_data", "tasks.examples"),
+    ("tasks.demo_data", "tasks.examples", "tasks.api_views"),
     ("tasks.admin", "tasks.openapi", "tasks.views", "tasks.run_views", "tasks.urls", "tasks.apps", "tasks.management*"),
     ("recoup*",),
     ("tests*",),
 )
 # The only modules that may import these.
 DOORS = {
-    "requests": ("tasks.trigger.client", "tasks.trigger.transport", "accounts.jwks", "tests*"),
+    "requests": ("tasks.trigger.client", "tasks.trigger.answers", "tasks.trigger.transport", "accounts.jwks", "tests*"),
     "jwt": ("accounts.jwks", "accounts.tokens", "tests*"),
     "croniter": ("tasks.cron",),
     "cron_descriptor": ("tasks.cron_words",),
@@ -76,7 +80,7 @@ DOORS = {
 # What knows neither Django nor our models.
 PURE = (
     *("accounts.keys", "accounts.ids", "tasks.cron*", "tasks.zones", "tasks.lifeline", "tasks.moments"),
-    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace"),
+    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace", "tasks.breaker", "tasks.fair_threads"),
 )
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import time_machine
 from django.db.models import F
 from django.utils import timezone
 from pytest_django import Settings
@@ -73,7 +74,10 @@ class Killed(BaseException):
 
 
 class World:
-    def __init__(self, task: Task, trigger: Standin, module: ModuleType = settling) -> None:
+    def __init__(
+        self, task: Task, trigger: Standin, passing: time_machine.Traveller, module: ModuleType = settling
+    ) -> None:
+        self.passing = passing
         self.task_id, self.trigger, self.module = task.pk, trigger, module
         self.shifted, self.edits = 0.0, 0
         self.started = timezone.now()
@@ -87,6 +91,7 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.shifted += seconds
+        self.passing.shift(seconds)
 
     def edit(self, **changes: Any) -> None:
         """A write without its attempt to settle."""
@@ -141,8 +146,14 @@ def task(cast: Cast) -> Task:
 
 
 @pytest.fixture
-def world(task: Task, trigger: Standin) -> World:
-    return World(task, trigger)
+def passing() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(timezone.now()) as coordinates:
+        yield coordinates
+
+
+@pytest.fixture
+def world(task: Task, trigger: Standin, passing: time_machine.Traveller) -> World:
+    return World(task, trigger, passing)
 
 
 # --- The interleavings -----------------------------------------------------------------------------------------------
@@ -261,9 +272,11 @@ def test_it_ends_right(world: World, interleaving: Callable[[World], None]) -> N
 
 
 @pytest.mark.parametrize("interleaving", INTERLEAVINGS, ids=lambda play: play.__name__)
-def test_without_its_guard_it_ends_wrong(task: Task, trigger: Standin, interleaving: Callable[[World], None]) -> None:
+def test_without_its_guard_it_ends_wrong(
+    task: Task, trigger: Standin, passing: time_machine.Traveller, interleaving: Callable[[World], None]
+) -> None:
     for module in without_guard(INTERLEAVINGS[interleaving]):
-        world = World(task, trigger, module)
+        world = World(task, trigger, passing, module)
         interleaving(world)
         assert not world.ends_right()
 
@@ -336,22 +349,22 @@ def write(world: World, chance: random.Random) -> None:
         world.edit()
 
 
-def check_random_rounds(cast: Cast, trigger: Standin, seeds: range) -> None:
+def check_random_rounds(cast: Cast, trigger: Standin, passing: time_machine.Traveller, seeds: range) -> None:
     for seed in seeds:
-        world = World(make_task(cast.alice, cast.artist, synced_generation=0), trigger)
+        world = World(make_task(cast.alice, cast.artist, synced_generation=0), trigger, passing)
         Chaos(world, random.Random(seed)).play()  # noqa: S311
         assert world.ends_right(), f"seed {seed}"
 
 
-def test_random_interleavings_end_right(cast: Cast, trigger: Standin) -> None:
+def test_random_interleavings_end_right(cast: Cast, trigger: Standin, passing: time_machine.Traveller) -> None:
     trigger.rate_limit = 0
-    check_random_rounds(cast, trigger, range(60))
+    check_random_rounds(cast, trigger, passing, range(60))
 
 
 @pytest.mark.slow
-def test_500_random_interleavings_end_right(cast: Cast, trigger: Standin) -> None:
+def test_500_random_interleavings_end_right(cast: Cast, trigger: Standin, passing: time_machine.Traveller) -> None:
     trigger.rate_limit = 0
-    check_random_rounds(cast, trigger, range(1000, 1500))
+    check_random_rounds(cast, trigger, passing, range(1000, 1500))
 
 
 # --- Whose schedules -------------------------------------------------------------------------------------------------

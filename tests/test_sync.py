@@ -1,14 +1,15 @@
 """sync_schedules: it finishes what is pending, repairs drift, deletes what has no task, and touches nothing else."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from io import StringIO
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
@@ -38,17 +39,22 @@ TASK = "customer-prompt-task"
 class Clock:
     """Time passes only when somebody waits."""
 
-    def __init__(self) -> None:
-        self.now, self.waits = timezone.now(), list[float]()
+    def __init__(self, coordinates: time_machine.Traveller) -> None:
+        self.coordinates, self.waits = coordinates, list[float]()
+
+    @property
+    def now(self) -> datetime:
+        return timezone.now()
 
     def wait(self, seconds: float, why: str) -> None:
         self.waits.append(seconds)
-        self.now += timedelta(seconds=seconds)
+        self.coordinates.shift(seconds)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Iterator[Clock]:
+    with time_machine.travel(timezone.now(), tick=False) as coordinates:
+        yield Clock(coordinates)
 
 
 Sync = Callable[..., Report]

@@ -5,17 +5,25 @@ Knows neither Django nor our models. Facts are from recordings of the real serve
 The header `x-trigger-api-version` is not sent: without it, the status names are those of the published contract.
 """
 
-import json
-import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
 import requests
 import urllib3
 
 from tasks.trigger import errors
+from tasks.trigger.answers import (
+    allowance_of,
+    as_run,
+    as_run_page,
+    as_schedule,
+    as_schedule_page,
+    read_answer,
+    read_body,
+)
 from tasks.trigger.transport import BoundedAdapter, bounded_by
 from tasks.trigger.types import Allowance, Run, RunPage, Schedule, SchedulePage
 
@@ -24,14 +32,27 @@ READ_TIMEOUT = 2.5
 TRIES = 2
 PAUSE_BETWEEN_TRIES = 0.1
 CONNECTIONS = 64
-LONGEST_ANSWER = 32 * 1024 * 1024
-# Python's own encoder gives up at about twice as many.
-DEEPEST_ANSWER = 400
-DEFAULT_RETRY_AFTER = 10.0
 # Without a period the list ends seven days ago, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
 SCHEDULES_PER_PAGE = 100
-RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
+# What is asked to learn whether Trigger.dev answers again: cheap for it, and through the same parts of it.
+PROBES = {
+    "runs": "/api/v1/runs?page%5Bsize%5D=1&filter%5BcreatedAt%5D%5Bperiod%5D=1m",
+    "run": "/api/v3/runs/run_probe",
+    "schedules": "/api/v1/schedules/probe",
+}
+ROUTES = {"/api/v1/runs": "runs", "/api/v3/runs": "run", "/api/v1/schedules": "schedules", "/api/v1/tasks": "trigger"}
+
+
+class Gate(Protocol):
+    """Every call passes it: it may raise NotAsked instead, and sees how the call ends."""
+
+    def __call__(self, route: str, *, patience: float) -> AbstractContextManager[object]:
+        """`patience`: how many seconds the call has."""
+
+
+def no_gate(route: str, *, patience: float) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class TriggerClient:
@@ -40,7 +61,8 @@ class TriggerClient:
     Every call takes a `deadline` in seconds of `time.monotonic()` and raises a `TriggerError`.
     """
 
-    def __init__(self, base_url: str, secret_key: str) -> None:
+    def __init__(self, base_url: str, secret_key: str, gate: Gate = no_gate) -> None:
+        self._gate = gate
         self._base_url = base_url.rstrip("/")
         self._adapter = BoundedAdapter(pool_connections=1, pool_maxsize=CONNECTIONS)
         self.allowance: Allowance | None = None
@@ -113,9 +135,17 @@ class TriggerClient:
         """By id or by key; NotFound when it is gone already."""
         self._write("DELETE", schedule_path(name), None, deadline=deadline)
 
+    def probe(self, route: str, *, deadline: float) -> None:
+        """One call, to see whether it is answered at all."""
+        path = PROBES.get(route, PROBES["run"])
+        try:
+            self._exchange(self._prepared("GET", path), deadline=deadline)
+        except (errors.NotFound, errors.Refused):
+            return
+
     def _write(self, method: str, path: str, body: Any, *, deadline: float) -> Any:
         """Sent once: a write that got no answer may still take effect, and is for the caller to look at again."""
-        return read_answer(*self._send(self._prepared(method, path, json=body), deadline=deadline))
+        return self._exchange(self._prepared(method, path, json=body), deadline=deadline)
 
     def _get(self, path: str, query: Mapping[str, str], *, deadline: float) -> Any:
         return self._try_again("GET", path, deadline=deadline, params=query)
@@ -125,7 +155,7 @@ class TriggerClient:
         prepared = self._prepared(method, path, **content)
         for left in reversed(range(TRIES)):
             try:
-                return read_answer(*self._send(prepared, deadline=deadline))
+                return self._exchange(prepared, deadline=deadline)
             except (errors.NotReached, errors.Failed):
                 if not left or time.monotonic() + PAUSE_BETWEEN_TRIES >= deadline:
                     raise
@@ -140,15 +170,21 @@ class TriggerClient:
             prepared.prepare_body(None, None, json=json)
         return prepared
 
+    def _exchange(self, prepared: requests.PreparedRequest, *, deadline: float) -> Any:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise errors.TimedOut(f"{prepared.path_url} was not sent, the request's time was up")
+        route = route_of(str(prepared.url).removeprefix(self._base_url))
+        with self._gate(route, patience=min(READ_TIMEOUT, left)):
+            return read_answer(*self._send(prepared, deadline=deadline))
+
     def _send(self, prepared: requests.PreparedRequest, *, deadline: float) -> tuple[requests.Response, bytes]:
         """The response and its whole body.
 
         Sent by the adapter itself: a session would follow redirects, or at least read them, and take proxies from the
         environment.
         """
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise errors.TimedOut(f"{prepared.path_url} was not sent, the request's time was up")
+        left = max(0.001, deadline - time.monotonic())
         timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))
         try:
             with bounded_by(deadline), self._adapter.send(prepared, timeout=timeout, stream=True) as response:
@@ -162,137 +198,10 @@ class TriggerClient:
             raise errors.BrokenAnswer(type(error).__name__) from error
 
 
-def read_body(response: requests.Response) -> bytes:
-    body = bytearray()
-    while chunk := response.raw.read1(64 * 1024, decode_content=True):
-        body += chunk
-        if len(body) > LONGEST_ANSWER:
-            raise errors.BrokenAnswer(f"the answer is longer than {LONGEST_ANSWER} bytes")
-    return bytes(body)
-
-
-def read_answer(response: requests.Response, body: bytes) -> Any:
-    """The JSON of a success; else the error that the status, and only then the body, tells."""
-    status, answer = response.status_code, parsed(body)
-    if status == 200:
-        if answer is None:
-            raise errors.BrokenAnswer(f"200 without JSON, {content_type(response)}")
-        return answer
-    reason = answer.get("error") if isinstance(answer, dict) else None
-    if status == 429:
-        raise errors.TooManyRequests(str(reason or ""), retry_after=seconds_until_reset(response))
-    # A JSON 404 speaks of the thing asked for; an HTML 404 of a route that is not there, so of a wrong URL.
-    if status == 404 and reason:
-        raise errors.NotFound(str(reason))
-    if status in (400, 401, 403, 405, 422) and reason:
-        raise errors.Refused(f"{status}, {reason}", reason=str(reason))
-    if status >= 500:
-        raise errors.Failed(f"{status}, {reason or content_type(response)}")
-    raise errors.BrokenAnswer(f"{status}, {content_type(response)}")
-
-
-def seconds_until_reset(response: requests.Response) -> float:
-    """From `x-ratelimit-reset`, epoch milliseconds (recorded: ratelimit_default_429); there is never a Retry-After."""
-    try:
-        left = float(response.headers["x-ratelimit-reset"]) / 1000 - time.time()
-    except (KeyError, ValueError):
-        return DEFAULT_RETRY_AFTER
-    return min(max(left, 0.0), 60.0) if math.isfinite(left) else DEFAULT_RETRY_AFTER
-
-
-def allowance_of(response: requests.Response) -> Allowance | None:
-    """From the three x-ratelimit headers, which every authenticated answer has (recorded: ratelimit_*)."""
-    try:
-        limit, remaining = (int(response.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining"))
-    except (KeyError, ValueError):
-        return None
-    return Allowance(limit, remaining, seconds_until_reset(response))
-
-
-def parsed(body: bytes) -> Any:
-    """The JSON of a body in which every number is one; None for what is no JSON, or deeper than anyone can send on."""
-    try:
-        found = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
-    except (ValueError, RecursionError):
-        return None
-    may_be_deep = body.count(b"[") + body.count(b"{") > DEEPEST_ANSWER
-    return None if may_be_deep and is_too_deep(found) else found
-
-
-def finite(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def is_too_deep(value: Any) -> bool:
-    level = [value]
-    for _ in range(DEEPEST_ANSWER):
-        level = [
-            child
-            for item in level
-            if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def content_type(response: requests.Response) -> str:
-    return response.headers.get("content-type", "no content type")
-
-
-def as_run_page(body: Any) -> RunPage:
-    if not isinstance(body, dict) or not isinstance(body.get("data"), list):
-        raise errors.BrokenAnswer("a list of runs without data")
-    pagination = body.get("pagination")
-    following = pagination.get("next") if isinstance(pagination, dict) else None
-    return RunPage(runs=[as_run(item) for item in body["data"]], next=following)
-
-
-def as_run(body: Any) -> Run:
-    """The run as it came, once it has what the contract and the access check need."""
-    if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in RUN_KEYS):
-        raise errors.BrokenAnswer("a run without id, status, taskIdentifier or dates")
-    tags = body.get("tags", [])
-    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-        raise errors.BrokenAnswer("a run whose tags are not a list of strings")
-    if not isinstance(body.get("relatedRuns") or {}, dict):
-        raise errors.BrokenAnswer("a run whose relatedRuns are not an object")
-    for related in (body.get("relatedRuns") or {}).values():
-        for item in related if isinstance(related, list) else [related] if related is not None else []:
-            as_run(item)
-    return cast(Run, body)
-
-
 def schedule_path(name: str) -> str:
     return f"/api/v1/schedules/{quote(name, safe='')}"
 
 
-def as_schedule_page(body: Any) -> SchedulePage:
-    try:
-        return SchedulePage([as_schedule(item) for item in body["data"]], int(body["pagination"]["count"]))
-    except (TypeError, KeyError, ValueError) as error:
-        raise errors.BrokenAnswer("a list of schedules without data or pagination") from error
-
-
-def as_schedule(body: Any) -> Schedule:
-    try:
-        schedule = Schedule(
-            id=body["id"],
-            task=body["task"],
-            active=body["active"],
-            cron=body["generator"]["expression"],
-            timezone=body["timezone"],
-            external_id=body.get("externalId"),
-            key=body.get("deduplicationKey"),
-            is_declarative=body["type"] == "DECLARATIVE",
-        )
-    except (TypeError, KeyError, AttributeError) as error:
-        raise errors.BrokenAnswer("a schedule without id, task, cron or time zone") from error
-    texts = (schedule.id, schedule.task, schedule.cron, schedule.timezone)
-    names = (schedule.external_id, schedule.key)
-    is_whole = all(isinstance(text, str) for text in texts) and isinstance(schedule.active, bool)
-    if not is_whole or not all(isinstance(name, str | None) for name in names) or not 0 < len(schedule.id) <= 100:
-        raise errors.BrokenAnswer("a schedule of which a part is not what it should be")
-    return schedule
+def route_of(path: str) -> str:
+    """What kind of question it is: Trigger.dev can answer one kind and fail at another (recorded: *_DOWN)."""
+    return next((route for prefix, route in ROUTES.items() if path.startswith(prefix)), "other")

@@ -25,6 +25,23 @@ class TooManyRequests(TriggerError):
         self.retry_after = retry_after
 
 
+class NotAsked(TriggerError):
+    """Trigger.dev is left alone"""
+
+    def __init__(self, detail: str = "", *, retry_after: float, reason: str) -> None:
+        """Nothing was sent. `retry_after`: seconds until it is worth trying again; `reason`: a word to count it by."""
+        super().__init__(detail)
+        self.retry_after, self.reason = retry_after, reason
+
+
+class Resting(NotAsked):
+    """Trigger.dev is left alone, since it has failed repeatedly"""
+
+
+class ShareSpent(NotAsked):
+    """The caller has had its share of what Trigger.dev may be asked"""
+
+
 class Refused(TriggerError):
     """Trigger.dev refused the request"""
 

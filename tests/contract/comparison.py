@@ -53,7 +53,7 @@ def normal_operation(operation: Mapping[str, Any]) -> dict[str, Any]:
         for parameter in operation.get("parameters", [])
     }
     responses = {
-        status: {media: normal_schema(content["schema"]) for media, content in answer["content"].items()}
+        status: {media: normal_schema(content["schema"]) for media, content in answer.get("content", {}).items()}
         for status, answer in operation["responses"].items()
     }
     body = operation.get("requestBody")

@@ -29,6 +29,8 @@ def test_every_error_of_every_operation_is_explained_with_an_example() -> None:
     for path, methods in generated()["paths"].items():
         for method, operation in methods.items():
             for status, answer in operation["responses"].items():
+                if status == "304":
+                    continue
                 content = answer["content"]["application/json"]
                 assert answer["description"], f"{method} {path} {status}"
                 component = content["schema"]["$ref"].rsplit("/", 1)[1]

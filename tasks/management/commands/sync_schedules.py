@@ -104,7 +104,7 @@ class Command(BaseCommand):
             if not is_ours:
                 return None
             watcher = self.watcher(as_json=as_json)
-            with watcher.shown():
+            with watcher.shown(), upstream.paid_by("commands"):
                 pace = Pace(upstream.client(), now=timezone.now, wait=watcher.wait)
                 report = run_pass(options, pace=pace, watcher=watcher)
         self.print_report(report, options, as_json=as_json)

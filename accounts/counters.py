@@ -1,0 +1,142 @@
+"""How often something happened within a minute, and whether it may happen once more.
+
+Counted in Redis where there is one, so that all processes count together; else, and while Redis is away, each process
+counts for itself. The minute slides: the former minute counts for the part of it that is still within sixty seconds.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.core.cache import cache
+
+MINUTE = 60.0
+# A stranger can make up many names: of more than so many, those are dropped that were not counted for longest.
+MOST_NAMES = 50_000
+
+# KEYS: the present and the former minute of each counter. ARGV: how much a former one counts, and each counter's most.
+# Takes one of each and says 0, or takes none and says which one has none left, and how that one stands.
+TAKE = """
+for i = 1, #KEYS, 2 do
+  local present = tonumber(redis.call('GET', KEYS[i]) or '0')
+  local former = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
+  if present + former * tonumber(ARGV[1]) + 1 > tonumber(ARGV[(i + 3) / 2]) then
+    return {(i + 1) / 2, present, former}
+  end
+end
+for i = 1, #KEYS, 2 do
+  redis.call('INCR', KEYS[i])
+  redis.call('EXPIRE', KEYS[i], 120)
+end
+return {0, 0, 0}
+"""
+ADD = """
+local present = tonumber(redis.call('GET', KEYS[1]) or '0')
+redis.call('SET', KEYS[1], math.max(0, present + tonumber(ARGV[1])), 'EX', 120)
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `most` a minute; `alone`: the part of a process that counts for itself, where that is another one."""
+
+    name: str
+    most: int
+    alone: int | None = None
+
+
+class Spent(NamedTuple):
+    """Which limit has nothing left, and in how many seconds it has again."""
+
+    limit: Limit
+    seconds: float
+
+
+def take(*limits: Limit, at: float) -> Spent | None:
+    """Counts one more for each limit; where one has nothing left, for none. `at`: epoch seconds."""
+    number, passed = divmod(at, MINUTE)
+    counted = _shared(TAKE, _keys(limits, int(number)), [1 - passed / MINUTE, *(one.most for one in limits)])
+    if counted is None:
+        return _local.take(limits, at=at)
+    which, present, former = counted
+    if not which:
+        return None
+    limit = limits[which - 1]
+    return Spent(limit, seconds_until_free(limit.most, present, former, passed=passed))
+
+
+def add(limit: Limit, amount: int, *, at: float) -> None:
+    """Counts without asking; a negative amount takes back what was taken."""
+    if _shared(ADD, _keys([limit], int(at // MINUTE))[:1], [amount]) is None:
+        _local.add(limit.name, amount, at=at)
+
+
+def clear() -> None:
+    """Forgets what this process has counted for itself."""
+    _local.clear()
+
+
+def seconds_until_free(most: int, present: int, former: int, *, passed: float) -> float:
+    """When one more fits. `passed`: seconds of the present minute that have passed."""
+    if present + 1 <= most:
+        # Once little enough of the former minute counts.
+        return max(0.0, MINUTE * (1 - (most - 1 - present) / former) - passed) if former else 0.0
+    counting = (most - 1) / present if most >= 1 else 0.0
+    return MINUTE - passed + MINUTE * (1 - counting)
+
+
+def _shared(script: str, names: list[str], arguments: list[float]) -> Any:
+    """What the script answers; None where no Redis does."""
+    if not settings.CACHE_IS_SHARED:
+        return None
+    shared: Any = cache
+    return shared.run_script(script, [cache.make_key(name) for name in names], arguments)
+
+
+def _keys(limits: Sequence[Limit], number: int) -> list[str]:
+    return [f"count:{one.name}:{minute}" for one in limits for minute in (number, number - 1)]
+
+
+class LocalCounters:
+    """What one process counts: by name the number of a minute, its count, and the count of the minute before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._minutes: dict[str, tuple[int, int, int]] = {}
+
+    def take(self, limits: Sequence[Limit], *, at: float) -> Spent | None:
+        number, passed = int(at // MINUTE), at % MINUTE
+        with self._lock:
+            for limit in limits:
+                present, former = self._counts(limit.name, number)
+                most = limit.most if limit.alone is None else limit.alone
+                if present + former * (1 - passed / MINUTE) + 1 > most:
+                    return Spent(limit, seconds_until_free(most, present, former, passed=passed))
+            for limit in limits:
+                self._add(limit.name, 1, number)
+        return None
+
+    def add(self, name: str, amount: int, *, at: float) -> None:
+        with self._lock:
+            self._add(name, amount, int(at // MINUTE))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._minutes.clear()
+
+    def _counts(self, name: str, number: int) -> tuple[int, int]:
+        minute, present, former = self._minutes.get(name, (number, 0, 0))
+        return {number: (present, former), number - 1: (0, present)}.get(minute, (0, 0))
+
+    def _add(self, name: str, amount: int, number: int) -> None:
+        present, former = self._counts(name, number)
+        self._minutes.pop(name, None)
+        self._minutes[name] = (number, max(0, present + amount), former)
+        if len(self._minutes) > MOST_NAMES:
+            del self._minutes[next(iter(self._minutes))]
+
+
+_local = LocalCounters()

@@ -1,0 +1,98 @@
+"""Whether this process lives, and whether it can serve: answered before anything else looks at the request.
+
+A probe names neither a host of ours nor comes through the proxy that ends TLS, so no later middleware may judge it.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache as once
+from typing import Any
+
+from django.core.cache import cache
+from django.db import Error as DatabaseError
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+
+from recoup.metrics import metrics
+from tasks import upstream
+from tasks.models import Task
+
+OK, FAILED = "ok", "failed"
+
+Handler = Callable[[HttpRequest], HttpResponseBase]
+logger = logging.getLogger(__name__)
+
+
+class NotReady(Exception):
+    """Something that every request needs is not there"""
+
+
+def healthz(request: HttpRequest) -> HttpResponseBase:
+    """It answers, so it lives; nothing else is looked at, since a restart would mend nothing else."""
+    return JsonResponse({"status": OK})
+
+
+def readyz(request: HttpRequest) -> HttpResponseBase:
+    """200 or 503, by what every request needs. That Trigger.dev is away is told, and no more: the API serves."""
+    checks = {name: result_of(name, check) for name, check in CHECKS.items()}
+    is_ready = set(checks.values()) == {OK}
+    body: dict[str, Any] = {"status": "ready" if is_ready else "not ready", **checks, "trigger": trigger_state()}
+    if checks["database"] == checks["migrations"] == OK:
+        body["unsettled_tasks"] = Task.objects.unsettled().count()
+    return JsonResponse(body, status=200 if is_ready else 503)
+
+
+def result_of(name: str, check: Callable[[], None]) -> str:
+    try:
+        check()
+    except (NotReady, DatabaseError) as error:
+        logger.warning("Not ready, the check of the %s failed: %s", name, type(error).__name__)
+        return FAILED
+    return OK
+
+
+def check_database() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+@once
+def check_migrations() -> None:
+    """Kept once it has succeeded: what this code needs is not taken back while it runs."""
+    executor = MigrationExecutor(connection)
+    if executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        raise NotReady
+
+
+def check_cache() -> None:
+    cache.set("readyz", OK, 60)
+    if cache.get("readyz") != OK:
+        raise NotReady
+
+
+CHECKS: Mapping[str, Callable[[], None]] = {
+    "database": check_database,
+    "migrations": check_migrations,
+    "cache": check_cache,
+}
+
+
+def trigger_state() -> dict[str, Any]:
+    """Of this worker: what it last learnt of Trigger.dev, which is not asked for this."""
+    wait = upstream.manners().seconds_until_reset()
+    if wait:
+        return {"status": "rate limited", "seconds": round(wait, 1)}
+    return {"status": "left alone after failures" if upstream.manners().is_resting() else OK}
+
+
+PROBES: Mapping[str, Handler] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+
+
+def probes(get_response: Handler) -> Handler:
+    def answer(request: HttpRequest) -> HttpResponseBase:
+        probe = PROBES.get(request.path_info)
+        return get_response(request) if probe is None else probe(request)
+
+    return answer

@@ -1,0 +1,33 @@
+"""What Prometheus may read, and who may read it: counts of requests by view and status, and of calls to Trigger.dev."""
+
+import hmac
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django_prometheus.exports import ExportToDjangoView
+from django_prometheus.middleware import PrometheusAfterMiddleware
+
+NO_TOKEN = "/metrics is for who sends METRICS_TOKEN as Authorization: Bearer. That is not set here."  # noqa: S105
+WRONG_TOKEN = "Send METRICS_TOKEN as Authorization: Bearer."  # noqa: S105
+
+
+class CountingMiddleware(PrometheusAfterMiddleware):
+    """The library's, but that a method which somebody has made up is no label: each new one would be kept for ever."""
+
+    def label_metric(self, metric: Any, request: Any, response: Any = None, **labels: str) -> Any:
+        if "method" in labels:
+            labels["method"] = self._method(request)
+        return super().label_metric(metric, request, response, **labels)
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Without a token beside a Trigger.dev on this machine only, like everything that is good for development."""
+    token = settings.METRICS_TOKEN
+    if not token and not settings.TRIGGER_IS_LOCAL:
+        return JsonResponse({"status": "error", "error": 403, "message": NO_TOKEN}, status=403)
+    sent = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+    if token and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
+        return JsonResponse({"status": "error", "error": 401, "message": WRONG_TOKEN}, status=401)
+    response: HttpResponse = ExportToDjangoView(request)
+    return response

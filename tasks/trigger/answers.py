@@ -1,0 +1,159 @@
+"""What an answer of Trigger.dev means: its JSON as our types, or the error that it tells (tests/recordings)."""
+
+import json
+import math
+import time
+from typing import Any, cast
+
+import requests
+
+from tasks.trigger import errors
+from tasks.trigger.types import Allowance, Run, RunPage, Schedule, SchedulePage
+
+LONGEST_ANSWER = 32 * 1024 * 1024
+# Python's own encoder gives up at about twice as many.
+DEEPEST_ANSWER = 400
+DEFAULT_RETRY_AFTER = 10.0
+# A reset that is further ahead, in seconds, was told by a wrong clock.
+LONGEST_RETRY_AFTER = 600.0
+CLOCKS_MAY_DIFFER = 5.0
+RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
+
+
+def read_body(response: requests.Response) -> bytes:
+    body = bytearray()
+    while chunk := response.raw.read1(64 * 1024, decode_content=True):
+        body += chunk
+        if len(body) > LONGEST_ANSWER:
+            raise errors.BrokenAnswer(f"the answer is longer than {LONGEST_ANSWER} bytes")
+    return bytes(body)
+
+
+def read_answer(response: requests.Response, body: bytes) -> Any:
+    """The JSON of a success; else the error that the status, and only then the body, tells."""
+    status, answer = response.status_code, parsed(body)
+    if status == 200:
+        if answer is None:
+            raise errors.BrokenAnswer(f"200 without JSON, {content_type(response)}")
+        return answer
+    reason = answer.get("error") if isinstance(answer, dict) else None
+    if status == 429:
+        told = answer.get("secondsUntilReset") if isinstance(answer, dict) else None
+        raise errors.TooManyRequests(str(reason or ""), retry_after=seconds_until_reset(response, told))
+    # A JSON 404 speaks of the thing asked for; an HTML 404 of a route that is not there, so of a wrong URL.
+    if status == 404 and reason:
+        raise errors.NotFound(str(reason))
+    if status in (400, 401, 403, 405, 422) and reason:
+        raise errors.Refused(f"{status}, {reason}", reason=str(reason))
+    if status >= 500:
+        raise errors.Failed(f"{status}, {reason or content_type(response)}")
+    raise errors.BrokenAnswer(f"{status}, {content_type(response)}")
+
+
+def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
+    """From `x-ratelimit-reset`, epoch milliseconds (recorded: ratelimit_default_429); there is never a Retry-After.
+
+    `told`: the seconds that the body of a 429 has too. They count where our clock and Trigger.dev's do not agree.
+    """
+    try:
+        left = float(response.headers["x-ratelimit-reset"]) / 1000 - time.time()
+    except (KeyError, ValueError):
+        left = math.nan
+    is_told = isinstance(told, int | float) and math.isfinite(told) and told >= 0
+    if is_told and not abs(left - told) <= CLOCKS_MAY_DIFFER:
+        left = told
+    return min(max(left, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(left) else DEFAULT_RETRY_AFTER
+
+
+def allowance_of(response: requests.Response) -> Allowance | None:
+    """From the three x-ratelimit headers, which every authenticated answer has (recorded: ratelimit_*)."""
+    try:
+        limit, remaining = (int(response.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining"))
+    except (KeyError, ValueError):
+        return None
+    return Allowance(limit, remaining, seconds_until_reset(response))
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON of a body in which every number is one; None for what is no JSON, or deeper than anyone can send on."""
+    try:
+        found = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
+    except (ValueError, RecursionError):
+        return None
+    may_be_deep = body.count(b"[") + body.count(b"{") > DEEPEST_ANSWER
+    return None if may_be_deep and is_too_deep(found) else found
+
+
+def finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST_ANSWER):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def content_type(response: requests.Response) -> str:
+    return response.headers.get("content-type", "no content type")
+
+
+def as_run_page(body: Any) -> RunPage:
+    if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+        raise errors.BrokenAnswer("a list of runs without data")
+    pagination = body.get("pagination")
+    following = pagination.get("next") if isinstance(pagination, dict) else None
+    return RunPage(runs=[as_run(item) for item in body["data"]], next=following)
+
+
+def as_run(body: Any) -> Run:
+    """The run as it came, once it has what the contract and the access check need."""
+    if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in RUN_KEYS):
+        raise errors.BrokenAnswer("a run without id, status, taskIdentifier or dates")
+    tags = body.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise errors.BrokenAnswer("a run whose tags are not a list of strings")
+    if not isinstance(body.get("relatedRuns") or {}, dict):
+        raise errors.BrokenAnswer("a run whose relatedRuns are not an object")
+    for related in (body.get("relatedRuns") or {}).values():
+        for item in related if isinstance(related, list) else [related] if related is not None else []:
+            as_run(item)
+    return cast(Run, body)
+
+
+def as_schedule_page(body: Any) -> SchedulePage:
+    try:
+        return SchedulePage([as_schedule(item) for item in body["data"]], int(body["pagination"]["count"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise errors.BrokenAnswer("a list of schedules without data or pagination") from error
+
+
+def as_schedule(body: Any) -> Schedule:
+    try:
+        schedule = Schedule(
+            id=body["id"],
+            task=body["task"],
+            active=body["active"],
+            cron=body["generator"]["expression"],
+            timezone=body["timezone"],
+            external_id=body.get("externalId"),
+            key=body.get("deduplicationKey"),
+            is_declarative=body["type"] == "DECLARATIVE",
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise errors.BrokenAnswer("a schedule without id, task, cron or time zone") from error
+    texts = (schedule.id, schedule.task, schedule.cron, schedule.timezone)
+    names = (schedule.external_id, schedule.key)
+    is_whole = all(isinstance(text, str) for text in texts) and isinstance(schedule.active, bool)
+    if not is_whole or not all(isinstance(name, str | None) for name in names) or not 0 < len(schedule.id) <= 100:
+        raise errors.BrokenAnswer("a schedule of which a part is not what it should be")
+    return schedule
