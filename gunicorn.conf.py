@@ -12,8 +12,8 @@ from gunicorn.http import message
 from recoup import settings
 
 # Where the workers put their counts together. Its readers look for it when they are imported.
-METRICS_FOLDER = settings.VAR_DIR / f"metrics-{settings.PORT}"
-METRICS_FOLDER.mkdir(exist_ok=True)
+METRICS_FOLDER = settings.VAR_DIR / "metrics" / str(settings.PORT)
+METRICS_FOLDER.mkdir(parents=True, exist_ok=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_FOLDER)
 
 from prometheus_client import multiprocess  # noqa: E402

@@ -171,7 +171,11 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
-    "loggers": {"django": {"handlers": ["stderr"], "propagate": False}},
+    "loggers": {
+        "django": {"handlers": ["stderr"], "propagate": False},
+        # What callers do wrong is counted, and no line each: they would fill the log at will.
+        "django.request": {"level": "ERROR"},
+    },
 }
 
 # --- The API ---------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from tasks.snapshots import UNFINISHED_FOR, Snapshot
 # What is left to the requests that do not wait, of the threads of a worker.
 THREADS_FOR_OTHERS = 16
 # How often, in seconds, the cache is looked into for those who wait.
-TICK = 0.2
+TICK = 0.1
 WAITING = prometheus_client.Gauge(
     "recoup_waiting_requests", "Requests that are held until a run changes.", multiprocess_mode="livesum"
 )

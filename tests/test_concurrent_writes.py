@@ -75,7 +75,7 @@ def test_no_transaction_is_open_while_trigger_is_asked(task: Task, cast: Cast, t
 
 def check_rounds(task: Task, cast: Cast, trigger: Standin, *, rounds: int, seed: int) -> None:
     trigger.rate_limit = 0
-    chance, key = random.Random(seed), make_key(cast.alice)  # noqa: S311
+    chance, key = random.Random(seed), make_key(cast.alice)
     for number in range(rounds):
         if chance.random() < 0.5:
             kind: Any = chance.choice(["late", "reset", "status", "hang"])

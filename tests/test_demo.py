@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -11,31 +10,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.services import ROOT, free_port, is_open
+
 # One after the other: every demo wants the port of the stand-in.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 WITHIN = 60
-
-
-def free_port() -> int:
-    """Below the ports that the system gives to connections: one of those may be taken before it is listened on."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Demo:

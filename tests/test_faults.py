@@ -8,7 +8,6 @@ FAULTS_ROUNDS in the environment choose another play and a longer one.
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -33,7 +32,7 @@ from tasks.trigger.standin.server import serve_in_thread
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
 from tests.conftest import TRIGGER_KEY
-from tests.test_demo import ROOT, free_port, is_open
+from tests.services import ROOT, Service, database_url
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 SEED = int(os.environ.get("FAULTS_SEED", "5"))
@@ -59,13 +58,6 @@ FAULTS = (
 
 
 Tell = Callable[[str, object], None]
-
-
-def database_url() -> str:
-    chosen = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{chosen['NAME']}"
-    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**chosen)
 
 
 class World:
@@ -127,58 +119,13 @@ class World:
                 yield f"{task.pk} does not know {one.id}"
 
 
-class Service:
-    """Gunicorn with its workers, as one group of processes."""
-
-    def __init__(self, world: World, number: int) -> None:
-        self.world, self.port, self.log = world, free_port(), world.folder / f"service-{number}.log"
-        self.is_stopped = self.is_down = False
-        self.resumed_at = 0.0
-        self.start()
-
-    def start(self) -> None:
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "--log-level", "error", "recoup.wsgi"],
-                cwd=ROOT,
-                env={**self.world.environment, "PORT": str(self.port)},
-                stderr=log,
-                start_new_session=True,
-            )
-        until = time.monotonic() + 30
-        while not is_open(self.port):
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.05)
-
-    def signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.is_down = True
-        self.signal(signal.SIGKILL)
-        self.process.wait(20)
-
-    def start_again(self) -> None:
-        self.start()
-        self.is_down = False
-
-    def stop(self) -> None:
-        self.is_stopped = True
-        self.signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self.signal(signal.SIGCONT)
-        self.is_stopped, self.resumed_at = False, time.monotonic()
-
-
 class Client(threading.Thread):
     """Writes tasks, those of the other clients too, and sends a request again that got no answer."""
 
     def __init__(self, world: World, services: list[Service], number: int, finished: threading.Event) -> None:
         super().__init__(daemon=True)
         self.world, self.services, self.finished = world, services, finished
-        self.chance = random.Random(f"{SEED} {number}")  # noqa: S311
+        self.chance = random.Random(f"{SEED} {number}")
         self.rounds = 0
 
     def run(self) -> None:
@@ -240,7 +187,7 @@ class Reaper:
 
     def __init__(self, services: list[Service], *, stops: int, kills_the_stopped: bool) -> None:
         self.services, self.stops, self.kills_the_stopped = services, stops, kills_the_stopped
-        self.chance = random.Random(f"{SEED} reaper")  # noqa: S311
+        self.chance = random.Random(f"{SEED} reaper")
         self.done: Counter[str] = Counter()
         self.stopped: tuple[Service, float] | None = None
 
@@ -289,7 +236,7 @@ def world(transactional_db: None, cast: Cast, trigger: Standin, tmp_path: Path) 
 def play(world: World, *, kills_the_stopped: bool) -> str:
     """Until there were enough rounds and stops; then all is killed once more, and Trigger.dev is well again."""
     with ExitStack() as stack:
-        services = [Service(world, number) for number in range(2)]
+        services = [Service(world.environment, world.folder / f"service-{number}.log") for number in range(2)]
         for service in services:
             stack.callback(service.kill)
         for fault in FAULTS:

@@ -1,6 +1,7 @@
 """The stand-in behind HTTP, for the demo and for tests that want real sockets; on this machine only.
 
-Beside Trigger.dev's paths: GET /standin/asked (what it was asked), POST and DELETE /standin/faults, POST /standin/runs.
+Beside Trigger.dev's paths: GET /standin/asked and /standin/log (what it was asked, how often and when), POST and DELETE
+/standin/faults, POST /standin/runs.
 """
 
 import json
@@ -111,6 +112,8 @@ def controlled(server: StandinServer, request: Request) -> Reply:
     if (request.method, request.path) == ("GET", "/standin/asked"):
         most, server.most_in_use = server.most_in_use, server.in_use
         return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts(), "most_in_use": most})
+    if (request.method, request.path) == ("GET", "/standin/log"):
+        return ok([list(entry) for entry in zip(standin.asked_at, standin.log, strict=False)])
     if (request.method, request.path) == ("DELETE", "/standin/faults"):
         standin.faults.clear()
         return ok({})
@@ -124,7 +127,7 @@ def controlled(server: StandinServer, request: Request) -> Reply:
             return Reply(200, encoded(asdict(standin.state.add_run(run))))
     except (ValueError, TypeError) as reason:
         return error(400, str(reason))
-    return error(404, "GET /standin/asked, POST or DELETE /standin/faults, POST /standin/runs")
+    return error(404, "GET /standin/asked or /standin/log, POST or DELETE /standin/faults, POST /standin/runs")
 
 
 def serve_in_thread(standin: Standin, *, port: int = 0) -> StandinServer:

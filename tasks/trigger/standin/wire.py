@@ -7,6 +7,7 @@ import json
 import math
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Standin:
     rate_limit: int = 750
     asked: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
+    # When each was asked, in epoch seconds.
+    asked_at: list[float] = field(default_factory=list)
     late: list[Request] = field(default_factory=list)
     # For tests that do something else in the middle of an exchange.
     before: Callable[[Request], None] = lambda request: None
@@ -57,6 +60,7 @@ class Standin:
             self.asked["all"] += 1
             self.asked[f"{request.method} {route_name(request.path)}"] += 1
             self.log.append(f"{request.method} {request.target}")
+            self.asked_at.append(time.time())
             return self.faults.next(request.method, request.path)
 
     def do_late(self) -> None:
