@@ -103,8 +103,8 @@ def _keys(limits: Sequence[Limit], number: int) -> list[str]:
 class LocalCounters:
     """What one process counts: by name the number of a minute, its count, and the count of the minute before."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, most_names: int = MOST_NAMES) -> None:
+        self._lock, self._most_names = threading.Lock(), most_names
         self._minutes: dict[str, tuple[int, int, int]] = {}
 
     def take(self, limits: Sequence[Limit], *, at: float) -> Spent | None:
@@ -135,7 +135,7 @@ class LocalCounters:
         present, former = self._counts(name, number)
         self._minutes.pop(name, None)
         self._minutes[name] = (number, max(0, present + amount), former)
-        if len(self._minutes) > MOST_NAMES:
+        if len(self._minutes) > self._most_names:
             del self._minutes[next(iter(self._minutes))]
 
 

@@ -3,6 +3,7 @@
 Whatever is created or deleted meanwhile, nothing is shown twice, and nothing is left out that stood the whole time.
 """
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -10,10 +11,12 @@ from uuid import UUID
 
 from django.db.models import Q
 
+from accounts.ids import as_uuid
 from tasks.models import Task, TaskQuerySet
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+MOMENT = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 LONGEST_CURSOR = 100
 
 
@@ -42,19 +45,21 @@ def read(tasks: TaskQuerySet, *, limit: int | None, after: Position | None) -> P
 
 
 def cursor(task: Task) -> str:
-    text = f"{(task.created_at - EPOCH) // MICROSECOND}.{task.pk}"
-    return urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return encoded((task.created_at - EPOCH) // MICROSECOND, task.pk)
 
 
 def position(text: str) -> Position:
-    """Raises ValueError for what is no cursor."""
-    if len(text) > LONGEST_CURSOR:
-        raise ValueError("longer than any cursor")
-    moment, _, task_id = urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii").partition(".")
+    """Raises ValueError for what no `cursor` has given."""
+    decoded = urlsafe_b64decode(text[:LONGEST_CURSOR] + "=" * (-len(text) % 4)).decode("ascii")
+    moment, _, task_id = decoded.partition(".")
+    found = as_uuid(task_id)
+    if not MOMENT.fullmatch(moment) or found is None or encoded(int(moment), found) != text:
+        raise ValueError(f"{text} is no cursor")
     try:
-        found = Position(EPOCH + int(moment) * MICROSECOND, UUID(task_id))
+        return Position(EPOCH + int(moment) * MICROSECOND, found)
     except OverflowError as error:
-        raise ValueError("no moment of the calendar") from error
-    if urlsafe_b64encode(f"{moment}.{found.id}".encode()).decode().rstrip("=") != text:
-        raise ValueError("not as it was given")
-    return found
+        raise ValueError(f"{text} is of no moment of the calendar") from error
+
+
+def encoded(microseconds: int, task_id: UUID) -> str:
+    return urlsafe_b64encode(f"{microseconds}.{task_id}".encode()).decode().rstrip("=")

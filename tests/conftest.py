@@ -1,3 +1,4 @@
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from django.core.cache import cache
 from pytest_django import Settings
 
 from accounts import counters
-from tasks import upstream
+from tasks import upstream, waiting
 from tasks.trigger.standin.messages import Reply, Request
 from tasks.trigger.standin.state import State
 from tasks.trigger.standin.wire import Standin, failed
@@ -41,6 +42,8 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         for method in ("GET", "POST", "PUT", "DELETE"):
             mock.add_callback(method, re.compile(re.escape(TRIGGER_URL) + "/.*"), callback=mocked(standin))
         yield standin
+        waiting.waiting().finish()
+        waiting.waiting.cache_clear()
         upstream.finish()
     cache.clear()
     counters.clear()
@@ -96,3 +99,16 @@ def dora_api(cast: Cast) -> ContractClient:
 @pytest.fixture
 def anonymous_api(db: None) -> ContractClient:
     return ContractClient()
+
+
+def use_redis(settings: Settings, url: str) -> None:
+    settings.CACHE_IS_SHARED = True
+    settings.CACHES = {"default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": url}}
+
+
+@pytest.fixture
+def redis(settings: Settings) -> None:
+    """One that may be emptied: TEST_REDIS_URL names it."""
+    if "TEST_REDIS_URL" not in os.environ:
+        pytest.skip("TEST_REDIS_URL is not set")
+    use_redis(settings, os.environ["TEST_REDIS_URL"])

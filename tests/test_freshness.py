@@ -1,6 +1,5 @@
 """How long runs are fresh, and what Trigger.dev is asked while they are watched."""
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from tasks.trigger.standin.wire import Standin
 from tasks.trigger.types import Run
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
+from tests.conftest import use_redis
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 RUNS = "GET /api/v1/runs"
@@ -358,19 +358,6 @@ def test_a_foreign_run_costs_and_says_what_an_unknown_one_does(
 
 
 # --- With Redis -------------------------------------------------------------------------------------------------------
-
-
-def use_redis(settings: Settings, url: str) -> None:
-    settings.CACHE_IS_SHARED = True
-    settings.CACHES = {"default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": url}}
-
-
-@pytest.fixture
-def redis(settings: Settings) -> None:
-    """One that may be emptied: TEST_REDIS_URL names it."""
-    if "TEST_REDIS_URL" not in os.environ:
-        pytest.skip("TEST_REDIS_URL is not set")
-    use_redis(settings, os.environ["TEST_REDIS_URL"])
 
 
 def test_a_redis_that_is_away_fails_nothing(

@@ -1,0 +1,425 @@
+"""Manners towards Trigger.dev: its 429, its failures, our budget, and whose turn it is."""
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import pytest
+import time_machine
+from prometheus_client import REGISTRY
+from pytest_django import Settings
+
+from tasks import upstream
+from tasks.breaker import FAILURES, PAUSE, TRIAL, Breaker
+from tasks.fair_threads import FairThreads
+from tasks.manners import LOOKUPS_A_MINUTE, Payer, payer
+from tasks.models import Task
+from tasks.trigger import errors
+from tasks.trigger.standin.faults import Fault
+from tasks.trigger.standin.messages import Request
+from tasks.trigger.standin.state import StandinRun
+from tasks.trigger.standin.wire import Standin
+from tests.cast import Cast, make_key, make_task
+from tests.client import ContractClient, with_key
+
+RUNS, ONE_RUN = "GET /api/v1/runs", "GET /api/v3/runs/{id}"
+PATH = "/api/tasks/runs"
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """At the beginning of a minute, and still until somebody moves it."""
+    with time_machine.travel(datetime.fromisoformat("2026-11-24T12:00:00+00:00"), tick=False) as traveller:
+        yield traveller
+
+
+def ask(call: str = "list_runs") -> str:
+    """One call; the outcome by the name of its error."""
+    questions: dict[str, Any] = {
+        "list_runs": partial(upstream.client().list_runs, tag="account:x", limit=1),
+        "retrieve_run": partial(upstream.client().retrieve_run, "run_x"),
+        "retrieve_schedule": partial(upstream.client().retrieve_schedule, "x"),
+    }
+    try:
+        questions[call](deadline=upstream.deadline_from_now())
+    except errors.TriggerError as error:
+        return type(error).__name__
+    return "answered"
+
+
+# --- The breaker -----------------------------------------------------------------------------------------------------
+
+
+def opened(*, at: float) -> Breaker:
+    breaker = Breaker()
+    assert [breaker.fail(now=at) for _ in range(FAILURES)] == [False] * (FAILURES - 1) + [True]
+    return breaker
+
+
+def test_a_breaker_opens_after_failures_in_a_row_only() -> None:
+    breaker = Breaker()
+    for _ in range(FAILURES - 1):
+        breaker.fail(now=100)
+    assert breaker.succeed() is False
+    breaker.fail(now=100)
+    assert not breaker.is_open
+
+
+def test_after_its_pause_one_trial_is_begun_and_no_second_one() -> None:
+    breaker = opened(at=100)
+    assert (breaker.seconds_left(now=101), breaker.begin_trial(now=101)) == (PAUSE - 1, False)
+    assert [breaker.begin_trial(now=100 + PAUSE) for _ in range(3)] == [True, False, False]
+
+
+def test_a_trial_that_fails_is_followed_by_another_pause() -> None:
+    breaker = opened(at=100)
+    breaker.begin_trial(now=103)
+    breaker.fail(now=104, is_trial=True)
+    assert breaker.seconds_left(now=104) == PAUSE
+
+
+def test_a_trial_that_succeeds_closes_it() -> None:
+    breaker = opened(at=100)
+    breaker.begin_trial(now=103)
+    assert (breaker.succeed(), breaker.is_open) == (True, False)
+
+
+def test_a_trial_that_was_lost_is_followed_by_another_one() -> None:
+    breaker = opened(at=100)
+    assert breaker.begin_trial(now=103)
+    assert breaker.begin_trial(now=103 + TRIAL)
+
+
+def test_what_was_asked_before_and_fails_late_makes_no_longer_pause() -> None:
+    breaker = opened(at=100)
+    breaker.fail(now=101.5)
+    assert breaker.begin_trial(now=102)
+
+
+def test_a_clock_that_is_set_back_makes_no_pause_of_hours() -> None:
+    assert opened(at=100_000).begin_trial(now=100)
+
+
+# --- Failures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hang", "reset", "status", "garbage"])
+def test_after_failures_in_a_row_nothing_is_sent(trigger: Standin, clock: time_machine.Traveller, kind: Any) -> None:
+    trigger.faults.add(Fault(kind))
+    outcomes = [ask() for _ in range(10)]
+    assert outcomes[0] in ("TimedOut", "NotReached", "Failed", "BrokenAnswer")
+    assert outcomes[5:] == ["Resting"] * 5
+    assert trigger.asked["all"] <= FAILURES + 1
+
+
+def test_one_call_that_nobody_waits_for_finds_that_it_answers_again(
+    trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    trigger.faults.add(Fault("hang"))
+    for _ in range(FAILURES):
+        ask()
+    trigger.faults.clear()
+    trigger.asked.clear()
+    all_have_asked = threading.Event()
+
+    def wait(request: Request) -> None:
+        all_have_asked.wait(10)
+
+    trigger.before = wait
+    clock.shift(PAUSE)
+    assert [ask() for _ in range(5)] == ["Resting"] * 5
+    all_have_asked.set()
+    upstream.settle_down()
+    assert (trigger.asked["all"], ask()) == (1, "answered")
+
+
+def test_while_it_goes_on_failing_it_is_tried_by_one_call_after_each_pause(
+    trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    trigger.faults.add(Fault("hang"))
+    for _ in range(FAILURES):
+        ask()
+    trigger.asked.clear()
+    for _ in range(20):
+        clock.shift(PAUSE / 2)
+        ask()
+        upstream.settle_down()
+    assert 5 <= trigger.asked["all"] <= 10
+
+
+def test_a_part_that_fails_leaves_the_other_parts_asked(trigger: Standin, clock: time_machine.Traveller) -> None:
+    """As with ClickHouse down: lists fail, and single runs and schedules are answered."""
+    trigger.faults.add(Fault("status", path="/api/v1/runs"))
+    outcomes = [(ask(), ask("retrieve_run"), ask("retrieve_schedule")) for _ in range(8)]
+    assert outcomes[-1] == ("Resting", "NotFound", "NotFound")
+
+
+def test_a_timeout_of_a_call_that_had_no_time_says_nothing(trigger: Standin, clock: time_machine.Traveller) -> None:
+    trigger.faults.add(Fault("hang"))
+    for _ in range(20):
+        with pytest.raises(errors.TimedOut):
+            upstream.client().retrieve_run("run_x", deadline=upstream.deadline_from_now() - 2.5)
+    assert trigger.asked["all"] == 20
+
+
+def test_what_trigger_refuses_or_does_not_know_is_no_failure(trigger: Standin, clock: time_machine.Traveller) -> None:
+    assert [ask("retrieve_run") for _ in range(10)] == ["NotFound"] * 10
+
+
+def test_while_it_rests_a_list_says_what_is_known_at_once(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    alice_api.get("/api/tasks")
+    trigger.faults.add(Fault("hang"))
+    for _ in range(FAILURES):
+        ask()
+    trigger.asked.clear()
+    clock.shift(1200)
+    (task,) = alice_api.get("/api/tasks").json()["tasks"]
+    upstream.settle_down()
+    assert (task["runs_status"], trigger.asked[RUNS]) == ("stale", 1), "the one call is the one that tries again"
+
+
+def test_while_it_rests_writes_stand_and_are_pending(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    task = make_task(cast.alice, cast.artist)
+    trigger.faults.add(Fault("hang"))
+    for _ in range(FAILURES):
+        ask()
+    trigger.asked.clear()
+    answer = alice_api.patch("/api/tasks", {"id": str(task.pk), "title": "New"}, format="json")
+    assert (answer.status_code, answer.json()["tasks"][0]["sync_status"]) == (200, "pending")
+    row = Task.objects.get()
+    assert (trigger.asked["all"], row.unsettled_until, row.lease_until) == (0, None, None)
+
+
+# --- 429 -------------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_429_nothing_is_sent_until_its_reset(trigger: Standin, clock: time_machine.Traveller) -> None:
+    trigger.faults.add(Fault("rate_limit", seconds=7, times=1))
+    assert [ask(), ask(), ask("retrieve_schedule")] == ["TooManyRequests", "NotAsked", "NotAsked"]
+    clock.shift(6.9)
+    assert (ask(), trigger.asked["all"]) == ("NotAsked", 1)
+    clock.shift(0.2)
+    assert ask() == "answered"
+
+
+def test_a_request_that_cannot_be_answered_until_then_says_when(
+    alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    trigger.faults.add(Fault("rate_limit", seconds=17, times=1))
+    ask()
+    clock.shift(5)
+    response = alice_api.get(PATH)
+    assert (response.status_code, response["Retry-After"], trigger.asked["all"]) == (500, "12", 1)
+
+
+# --- The budget ------------------------------------------------------------------------------------------------------
+
+
+def test_no_more_is_asked_than_the_budget_of_a_minute(
+    trigger: Standin, clock: time_machine.Traveller, settings: Settings
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 2
+    assert [ask() for _ in range(12)] == ["answered"] * 10 + ["NotAsked"] * 2
+    clock.shift(90)
+    assert [ask() for _ in range(7)] == ["answered"] * 5 + ["NotAsked"] * 2, "half of the former minute still counts"
+
+
+def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
+    trigger: Standin, clock: time_machine.Traveller, settings: Settings
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 1
+    with upstream.paid_by("greedy"):
+        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["ShareSpent"] * 2
+    with upstream.paid_by("modest"):
+        assert ask() == "answered"
+
+
+def test_a_request_is_paid_by_its_caller_and_nobody_after_it(
+    cast: Cast, alice_api: ContractClient, trigger: Standin, settings: Settings, clock: time_machine.Traveller
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 10, 1
+    statuses = [alice_api.get(PATH, {"limit": limit}).status_code for limit in range(1, 8)]
+    assert statuses == [200] * 5 + [429] * 2
+    assert payer.get() is None
+    assert with_key(make_key(cast.bob)).get(PATH).status_code == 200
+
+
+def test_what_one_asks_beyond_its_share_is_unavailable_and_not_empty(
+    cast: Cast, alice_api: ContractClient, trigger: Standin, settings: Settings, clock: time_machine.Traveller
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 10, 1
+    for number in range(8):
+        make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")
+    shown = [task["runs_status"] for task in alice_api.get("/api/tasks").json()["tasks"]]
+    assert sorted(shown) == ["fresh"] * 5 + ["unavailable"] * 3
+
+
+# --- Runs that are not there -----------------------------------------------------------------------------------------
+
+
+def spent() -> float:
+    """Of the budget of this process, counted by what is left of it."""
+    left = 0
+    while ask() == "answered":
+        left += 1
+    return 500 - left
+
+
+def test_runs_that_do_not_exist_cost_nothing_of_the_budget_and_end_in_a_429(
+    alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    trigger.rate_limit = 0
+    statuses = [alice_api.get(PATH, {"runId": f"run_{number}"}).status_code for number in range(70)]
+    assert statuses == [404] * LOOKUPS_A_MINUTE + [429] * (70 - LOOKUPS_A_MINUTE)
+    assert trigger.asked["all"] == LOOKUPS_A_MINUTE
+    assert spent() == 0
+
+
+def test_runs_that_are_there_are_no_vain_lookups_and_come_out_of_the_budget(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    trigger.rate_limit = 0
+    tags = [f"account:{cast.alice.pk}"]
+    runs = [trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=tags)).id for _ in range(70)]
+    assert {alice_api.get(PATH, {"runId": run}).status_code for run in runs} == {200}
+    assert spent() == 70
+
+
+def test_who_has_looked_too_often_still_sees_its_own_known_runs(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    run = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.alice.pk}"]))
+    alice_api.get(PATH, {"runId": run.id})
+    for number in range(70):
+        alice_api.get(PATH, {"runId": f"run_{number}"})
+    assert alice_api.get(PATH, {"runId": run.id}).status_code == 200
+    assert with_key(make_key(cast.bob)).get(PATH, {"runId": "run_x"}).status_code == 404
+
+
+def test_a_foreign_run_is_like_an_unknown_one_when_nothing_is_left_too(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    foreign = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.charlie.pk}"]))
+    with_key(make_key(cast.charlie)).get(PATH, {"runId": foreign.id})
+    for number in range(70):
+        alice_api.get(PATH, {"runId": f"run_{number}"})
+    answers = [alice_api.get(PATH, {"runId": run}) for run in (foreign.id, "run_unknown")]
+    assert [answer.status_code for answer in answers] == [429, 429]
+    assert answers[0].content == answers[1].content
+
+
+# --- Turns -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_one_asks_for_by_the_hundred_does_not_hold_up_the_next() -> None:
+    threads, order, hold = FairThreads(1, "fair"), list[str](), threading.Event()
+    threads.submit("first", partial(hold.wait, 10))
+    for _ in range(100):
+        threads.submit("greedy", partial(order.append, "greedy"))
+    threads.submit("modest", partial(order.append, "modest"))
+    assert threads.waiting("greedy") == 100
+    hold.set()
+    threads.shutdown()
+    assert (order.index("modest"), len(order)) == (1, 101)
+
+
+def test_a_job_that_was_cancelled_or_fails_holds_up_nobody() -> None:
+    threads, hold = FairThreads(1, "fair"), threading.Event()
+    threads.submit("a", partial(hold.wait, 10))
+    cancelled, failing, last = (threads.submit("a", call) for call in (list, partial(int, "x"), list))
+    cancelled.cancel()
+    hold.set()
+    threads.shutdown()
+    assert isinstance(failing.exception(), ValueError)
+    assert last.result() == []
+
+
+def test_a_job_runs_in_the_context_of_who_asked() -> None:
+    threads = FairThreads(1, "fair")
+    with upstream.paid_by("alice"):
+        future = threads.submit("alice", payer.get)
+    threads.shutdown()
+    assert future.result() == Payer("alice")
+
+
+# --- What can be read of it ------------------------------------------------------------------------------------------
+
+
+def counted(outcome: str) -> float:
+    return REGISTRY.get_sample_value("recoup_trigger_calls_total", {"route": "runs", "outcome": outcome}) or 0.0
+
+
+def test_calls_are_counted_by_outcome(trigger: Standin, clock: time_machine.Traveller) -> None:
+    before = {name: counted(name) for name in ("answered", "rate_limited", "until_reset")}
+    trigger.faults.add(Fault("rate_limit", times=1))
+    for _ in range(2):
+        ask()
+    clock.shift(20)
+    ask()
+    assert {name: counted(name) - before[name] for name in before} == dict.fromkeys(before, 1.0)
+
+
+def test_a_line_in_the_log_says_each_minute_how_calls_ended(
+    trigger: Standin, clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="tasks.manners")
+    for name in ("list_runs", "list_runs", "retrieve_run"):
+        ask(name)
+    clock.shift(60)
+    ask()
+    assert [record.getMessage() for record in caplog.records] == [
+        "Trigger.dev was asked within a minute: 2 answered, 1 not_found"
+    ]
+
+
+def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends(
+    trigger: Standin, clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING")
+    trigger.faults.add(Fault("hang"))
+    for _ in range(30):
+        ask()
+    trigger.faults.clear()
+    clock.shift(PAUSE)
+    ask()
+    upstream.settle_down()
+    assert len(caplog.records) == 2
+
+
+# --- With Redis -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_429_stops_every_process(trigger: Standin, clock: time_machine.Traveller) -> None:
+    trigger.faults.add(Fault("rate_limit", seconds=7, times=1))
+    ask()
+    upstream.finish()  # another process knows only what Redis has
+    assert (ask(), trigger.asked["all"]) == ("NotAsked", 1)
+    clock.shift(7.1)
+    assert ask() == "answered"
+
+
+@pytest.mark.usefixtures("redis")
+def test_the_budget_is_one_for_all_processes(
+    trigger: Standin, clock: time_machine.Traveller, settings: Settings
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 2
+    first = [ask() for _ in range(12)]
+    upstream.finish()
+    assert [*first, *(ask() for _ in range(10))] == ["answered"] * 20 + ["NotAsked"] * 2
+
+
+@pytest.mark.usefixtures("redis")
+def test_a_share_is_one_for_all_processes_too(
+    trigger: Standin, clock: time_machine.Traveller, settings: Settings
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE = 20
+    with upstream.paid_by("greedy"):
+        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["ShareSpent"] * 2
