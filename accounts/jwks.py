@@ -75,10 +75,12 @@ class ProviderKeys:
             self._provider_is_well = False
             logger.warning("The keys of the token provider could not be fetched: %s", type(error).__name__)
             return
-        self._provider_is_well = True
-        self._fetched_at = now
-        if keys:
-            self._keys = keys
+        # Whoever finds no key, and then nobody who fetches it, must not have missed both in between.
+        with self._lock:
+            self._provider_is_well = True
+            self._fetched_at = now
+            if keys:
+                self._keys = keys
 
 
 def fetch_json(url: str) -> Any:

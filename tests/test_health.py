@@ -120,7 +120,7 @@ def test_a_method_that_somebody_made_up_is_no_new_series(db: None, client: Clien
     ],
 )
 def test_who_may_read_the_metrics(
-    client: Client, settings: Settings, token: str, sent: str, is_local: bool, status: int
+    db: None, client: Client, settings: Settings, token: str, sent: str, is_local: bool, status: int
 ) -> None:
     settings.METRICS_TOKEN, settings.TRIGGER_IS_LOCAL = token, is_local
     assert client.get("/metrics", headers={"authorization": sent}).status_code == status
