@@ -1,4 +1,4 @@
-"""Measures, and prints two tables: what requests cost, and how that grows with the number of tasks in the database."""
+"""Measures, and prints three tables: what requests cost, what a waiting crowd does, and how it grows with the tasks."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402  Django must be set up first
 
-from bench import data, growth  # noqa: E402
+from bench import crowd, data, growth  # noqa: E402
 from bench.processes import Client, ServiceProcess, StandinProcess  # noqa: E402
 
 LATENCY = 0.05
@@ -183,6 +183,7 @@ def main() -> None:
     with processes() as (service, standin):
         rows = measure(service, standin)
         memory = service.peak_memory()
+        crowds = crowd.main({**os.environ, "STANDIN_FOLDER": str(FOLDER / "standin")}, standin)
     show(
         "What a request costs (this machine may be shared: compare the ratios)",
         ("request", "median", "ratio", "upstream calls", "of them at once", "queries", "CPU, to bare"),
@@ -190,6 +191,11 @@ def main() -> None:
             (row.name, f"{row.seconds * 1000:.1f} ms", row.ratio, row.calls, row.connections, row.queries, row.cpu)
             for row in rows
         ],
+    )
+    show(
+        "What 200 clients that wait for one run cost somebody else",
+        ("workers", "held", "alone", "beside them", "ratio", "upstream calls for the run"),
+        crowds,
     )
     Console().print(f"Peak memory of two workers under all of this: {memory:.0f} MB")
     show(
