@@ -16,19 +16,21 @@ MINUTE = 60.0
 # A stranger can make up many names: of more than so many, those are dropped that were not counted for longest.
 MOST_NAMES = 50_000
 
-# KEYS: the present and the former minute of each counter. ARGV: how much a former one counts, and each counter's most.
-# Takes one of each and says 0, or takes none and says which one has none left, and how that one stands.
+# KEYS: the present and the former minute of each counter. ARGV: how much is taken, how much a former minute counts, and
+# each counter's most. Takes it of each and says 0, or takes none and says which one has none left, and how that stands.
 TAKE = """
 for i = 1, #KEYS, 2 do
   local present = tonumber(redis.call('GET', KEYS[i]) or '0')
   local former = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
-  if present + former * tonumber(ARGV[1]) + 1 > tonumber(ARGV[(i + 3) / 2]) then
+  if present + former * tonumber(ARGV[2]) + 1 > tonumber(ARGV[(i + 5) / 2]) then
     return {(i + 1) / 2, present, former}
   end
 end
-for i = 1, #KEYS, 2 do
-  redis.call('INCR', KEYS[i])
-  redis.call('EXPIRE', KEYS[i], 120)
+if ARGV[1] ~= '0' then
+  for i = 1, #KEYS, 2 do
+    redis.call('INCRBY', KEYS[i], ARGV[1])
+    redis.call('EXPIRE', KEYS[i], 120)
+  end
 end
 return {0, 0, 0}
 """
@@ -57,21 +59,34 @@ class Spent(NamedTuple):
 
 def take(*limits: Limit, at: float) -> Spent | None:
     """Counts one more for each limit; where one has nothing left, for none. `at`: epoch seconds."""
+    return _take(limits, 1, at=at)
+
+
+def spent(*limits: Limit, at: float) -> Spent | None:
+    """What `take` would say, and nothing is counted."""
+    return _take(limits, 0, at=at)
+
+
+def _take(limits: Sequence[Limit], amount: int, *, at: float) -> Spent | None:
     number, passed = divmod(at, MINUTE)
-    counted = _shared(TAKE, _keys(limits, int(number)), [1 - passed / MINUTE, *(one.most for one in limits)])
+    mosts = [one.most for one in limits]
+    counted = _shared(TAKE, _keys(limits, int(number)), [amount, 1 - passed / MINUTE, *mosts])
     if counted is None:
-        return _local.take(limits, at=at)
+        return _local.take(limits, amount, at=at)
     which, present, former = counted
-    if not which:
-        return None
-    limit = limits[which - 1]
-    return Spent(limit, seconds_until_free(limit.most, present, former, passed=passed))
+    if which:
+        limit = limits[which - 1]
+        return Spent(limit, seconds_until_free(limit.most, present, former, passed=passed))
+    # Here too, so that a Redis that goes away does not leave a process that has asked for nothing.
+    for limit in limits:
+        _local.add(limit.name, amount, at=at)
+    return None
 
 
 def add(limit: Limit, amount: int, *, at: float) -> None:
     """Counts without asking; a negative amount takes back what was taken."""
-    if _shared(ADD, _keys([limit], int(at // MINUTE))[:1], [amount]) is None:
-        _local.add(limit.name, amount, at=at)
+    _shared(ADD, _keys([limit], int(at // MINUTE))[:1], [amount])
+    _local.add(limit.name, amount, at=at)
 
 
 def clear() -> None:
@@ -107,7 +122,7 @@ class LocalCounters:
         self._lock, self._most_names = threading.Lock(), most_names
         self._minutes: dict[str, tuple[int, int, int]] = {}
 
-    def take(self, limits: Sequence[Limit], *, at: float) -> Spent | None:
+    def take(self, limits: Sequence[Limit], amount: int = 1, *, at: float) -> Spent | None:
         number, passed = int(at // MINUTE), at % MINUTE
         with self._lock:
             for limit in limits:
@@ -115,8 +130,8 @@ class LocalCounters:
                 most = limit.most if limit.alone is None else limit.alone
                 if present + former * (1 - passed / MINUTE) + 1 > most:
                     return Spent(limit, seconds_until_free(most, present, former, passed=passed))
-            for limit in limits:
-                self._add(limit.name, 1, number)
+            for limit in limits if amount else ():
+                self._add(limit.name, amount, number)
         return None
 
     def add(self, name: str, amount: int, *, at: float) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:  # rest_framework.views imports this module, by its name in th
 
 # The part of an IPv6 address that one subscriber has: it can send from all of the rest.
 IPV6_PREFIX = 64
+# Some proxies add the client's port.
+WITH_PORT = re.compile(r"^(?:\[([^\]]*)\](?::\d+)?|([^:]*):\d+)$")
 REFUSED = prometheus_client.Counter("recoup_requests_limited", "Requests that were answered with a 429.", ["limit"])
 
 
@@ -63,9 +66,10 @@ def note_failure(request: Request) -> None:
 
 def network_of(request: Request) -> str:
     """The client's address as TRUSTED_PROXIES tell it; of IPv6 the network that it can choose addresses in."""
-    address = str(BaseThrottle().get_ident(request))
+    address = WITH_PORT.sub(r"\1\2", str(BaseThrottle().get_ident(request)))
     with suppress(ValueError):
         found = ipaddress.ip_address(address)
-        if found.version == 6:
-            return str(ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
+        if isinstance(found, ipaddress.IPv6Address):
+            mapped = found.ipv4_mapped
+            return str(mapped or ipaddress.ip_network((found, IPV6_PREFIX), strict=False))
     return address[:64]

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 # For so long, in seconds, a Redis that failed is left alone: each try would cost its timeout.
 LEFT_ALONE_FOR = 2.0
@@ -98,7 +98,11 @@ class TolerantRedisCache(RedisCache):
     def run_script(self, script: str, keys: Sequence[str], arguments: Sequence[float]) -> Any:
         """What a Lua script answers; None while Redis is away. `keys` as they are there."""
         client: Any = self._cache.get_client(None, write=True)
-        return client.eval(script, len(keys), *keys, *arguments)
+        try:
+            return client.eval(script, len(keys), *keys, *arguments)
+        except ResponseError as error:
+            logger.error("Redis does not run our scripts, each process counts for itself: %s", error)
+            return None
 
     @tolerant(lambda: 0)
     def incr(self, *args: Any, **kwargs: Any) -> int:

@@ -104,6 +104,8 @@ def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough) -> Snapsh
         return kept_or(fetch, name, is_enough)
     lock, until = f"{name}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
     while not (is_ours := cache.add(lock, True, ASKED_BY_ANOTHER_FOR)) and time.monotonic() < until:
+        if upstream.manners().leaves_alone():  # then nobody brings it, and nobody is asked
+            break
         time.sleep(LOOK_EVERY)
     try:
         return kept_or(fetch, name, is_enough)

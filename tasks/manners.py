@@ -5,6 +5,7 @@ while, and then one call that nobody waits for. Never more than the budget, and 
 """
 
 import logging
+import math
 import threading
 import time
 from collections import Counter, defaultdict
@@ -25,8 +26,10 @@ from tasks.trigger.answers import LONGEST_RETRY_AFTER
 
 # Of the budget: the others must find something left.
 SHARE = 0.5
-# Runs that a caller may look for in vain in a minute, each of which costs a call that comes out of no budget.
-LOOKUPS_A_MINUTE = 60
+# Runs that one payer may look for in vain in a minute. Those calls come out of no budget, but all together they are at
+# most this part of it.
+LOOKUPS_A_MINUTE = 100
+LOOKUPS_PART = 0.25
 # A call that had less time than this, in seconds, says nothing about Trigger.dev when the time is up.
 FAIR_PATIENCE = 1.0
 ANY = "any"
@@ -40,7 +43,8 @@ OUTCOMES: dict[type[errors.TriggerError], str] = {
     errors.BrokenAnswer: "broken",
 }
 UNANSWERED = (errors.NotReached, errors.TimedOut)
-FAILURES = (*UNANSWERED, errors.Failed, errors.BrokenAnswer)
+# It may be one thing that Trigger.dev cannot show, and not all things of a kind: a trial tells.
+ANSWERED_BADLY = (errors.Failed, errors.BrokenAnswer)
 CALLS = prometheus_client.Counter(
     "recoup_trigger_calls", "Calls to Trigger.dev, and such as were not sent, by how they ended.", ["route", "outcome"]
 )
@@ -53,14 +57,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Payer:
-    """Whose share a call comes out of. A lookup, of a run that nobody has seen, is paid from a purse of its own."""
+    """Whose share a call comes out of. A lookup, of a run that the payer may not have, comes out of another purse."""
 
     name: str
     is_lookup: bool = False
 
 
 payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
-_is_trial: ContextVar[bool] = ContextVar("is_trial", default=False)
+# The route that the present call is a trial of.
+_trial_of: ContextVar[str] = ContextVar("trial_of", default="")
 
 
 class Manners:
@@ -95,18 +100,18 @@ class Manners:
         self._learn(route, None, patience=patience)
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Within it a call is the one that tries again."""
-        token = _is_trial.set(True)
+    def trial(self, route: str) -> Iterator[None]:
+        """Within it a call is the one that tries again, for this route."""
+        token = _trial_of.set(route)
         try:
             yield
         finally:
-            _is_trial.reset(token)
+            _trial_of.reset(token)
 
     # --- Before a call -----------------------------------------------------------------------------------------------
 
     def _refuse_while_resting(self, route: str) -> None:
-        if _is_trial.get():
+        if _trial_of.get():
             return
         now = time.time()
         with self._lock:
@@ -125,14 +130,27 @@ class Manners:
             raise errors.NotAsked("it asked us to wait", retry_after=left, reason="until_reset")
 
     def _pay(self) -> None:
-        now, who = time.time(), payer.get()
-        spent = counters.take(*self._limits(who), at=now)
-        if spent is not None:
-            raise self._refusal(spent, who)
+        who = payer.get()
+        limits = [self._all_lookups] if who is not None and who.is_lookup else self._limits_of(who)
+        self._refuse_when_spent(counters.take(*limits, at=time.time()))
 
-    def _limits(self, who: Payer | None) -> list[Limit]:
-        if who is not None and who.is_lookup:
-            return [Limit(f"lookups:{who.name}", LOOKUPS_A_MINUTE)]
+    def refuse_lookup(self, who: Payer) -> None:
+        """Raises ShareSpent or NotAsked before a lookup, since nobody knows yet what it will cost."""
+        purse = [self._vain_lookups_of(who), self._all_lookups, *self._limits_of(who)]
+        self._refuse_when_spent(counters.spent(*purse, at=time.time()))
+
+    def note_found(self, who: Payer, *, calls: int) -> None:
+        """The calls of a lookup that was not in vain come out of the budget like everything else."""
+        now = time.time()
+        if calls:
+            counters.add(self._all_lookups, -calls, at=now)
+            for limit in self._limits_of(who):
+                counters.add(limit, calls, at=now)
+
+    def note_vain(self, who: Payer) -> None:
+        counters.add(self._vain_lookups_of(who), 1, at=time.time())
+
+    def _limits_of(self, who: Payer | None) -> list[Limit]:
         most = settings.TRIGGER_CALLS_A_MINUTE
         alone = max(1, most // settings.WEB_CONCURRENCY)
         budget = Limit(f"budget:{self._environment}", most, alone)
@@ -141,52 +159,73 @@ class Manners:
         share = Limit(f"share:{self._environment}:{who.name}", max(1, int(most * SHARE)), max(1, int(alone * SHARE)))
         return [share, budget]
 
-    def _refusal(self, spent: Spent, who: Payer | None) -> errors.NotAsked:
-        if spent.limit.name.startswith("budget:"):
-            return errors.NotAsked("the budget of this minute is spent", retry_after=spent.seconds, reason="budget")
-        if who is not None and who.is_lookup:
-            detail = f"more than {LOOKUPS_A_MINUTE} runs were looked for in vain within a minute"
-            return errors.ShareSpent(detail, retry_after=spent.seconds, reason="lookups")
-        return errors.ShareSpent("this minute's share of its calls is spent", retry_after=spent.seconds, reason="share")
+    @property
+    def _all_lookups(self) -> Limit:
+        most = max(1, int(settings.TRIGGER_CALLS_A_MINUTE * LOOKUPS_PART))
+        return Limit(f"lookups:{self._environment}", most, max(1, most // settings.WEB_CONCURRENCY))
 
-    def found(self, who: Payer | None) -> None:
-        """A lookup was not in vain: it comes out of the budget like everything else."""
-        if who is None or not who.is_lookup:
+    def _vain_lookups_of(self, who: Payer) -> Limit:
+        return Limit(f"vain:{self._environment}:{who.name}", LOOKUPS_A_MINUTE)
+
+    def _refuse_when_spent(self, spent: Spent | None) -> None:
+        if spent is None:
             return
-        now = time.time()
-        for limit in self._limits(who):
-            counters.add(limit, -1, at=now)
-        for limit in self._limits(Payer(who.name)):
-            counters.add(limit, 1, at=now)
+        name, _, _ = spent.limit.name.partition(":")
+        if name == "share":
+            detail = "this minute's share of its calls is spent"
+            raise errors.ShareSpent(detail, retry_after=spent.seconds, reason=name)
+        if name == "vain":
+            detail = f"more than {LOOKUPS_A_MINUTE} runs were looked for in vain within a minute"
+            raise errors.ShareSpent(detail, retry_after=spent.seconds, reason=name)
+        detail = "all that it may be asked within a minute is spent"
+        raise errors.NotAsked(detail, retry_after=spent.seconds, reason=name)
 
     # --- After a call ------------------------------------------------------------------------------------------------
 
     def _learn(self, route: str, error: errors.TriggerError | None, *, patience: float) -> None:
         if isinstance(error, errors.TooManyRequests):
             self._stop(error.retry_after)
-        if isinstance(error, errors.TimedOut) and patience < FAIR_PATIENCE:
+        if isinstance(error, errors.TimedOut) and patience < min(FAIR_PATIENCE, settings.REQUEST_DEADLINE / 2):
             return
-        is_trial, now = _is_trial.get(), time.time()
-        opened, closed = False, False
         with self._lock:
-            for name, kinds in ((route, FAILURES), (ANY, UNANSWERED)):
-                if isinstance(error, kinds):
-                    opened |= self._breakers[name].fail(now=now, is_trial=is_trial)
-                else:
-                    closed |= self._breakers[name].succeed()
-            is_resting = any(one.is_open for one in self._breakers.values())
-        if opened:
+            tried = _trial_of.get()
+            before = self._has_open()
+            is_suspect = self._note(error, {tried or route, route}, is_trial=bool(tried))
+            after = self._has_open()
+            RESTING.set(int(after))
+        if after and not before:
             logger.warning("Trigger.dev has failed repeatedly (%s). It is left alone, and tried by one call", error)
-        if closed:
+        if before and not after:
             logger.warning("Trigger.dev answers again")
-        if opened or closed:
-            RESTING.set(int(is_resting))
+        if is_suspect:
+            self._start_trial(route)
+
+    def _note(self, error: errors.TriggerError | None, routes: set[str], *, is_trial: bool) -> bool:
+        """Whether a trial should tell what to think of this route."""
+        now, is_suspect = time.time(), False
+        for name in (*routes, ANY):
+            breaker = self._breakers[name]
+            kinds = UNANSWERED if name == ANY else (*UNANSWERED, *ANSWERED_BADLY)
+            if not isinstance(error, kinds):
+                breaker.succeed()
+                continue
+            is_enough = breaker.fail(now=now)
+            is_proven = is_trial and (name != ANY or breaker.is_open)
+            if is_proven or (is_enough and isinstance(error, UNANSWERED)):
+                breaker.open(now=now)
+            elif is_enough:
+                is_suspect |= breaker.begin_trial(now=now)
+        return is_suspect
+
+    def _has_open(self) -> bool:
+        return any(one.is_open for one in self._breakers.values())
 
     def _stop(self, seconds: float) -> None:
         seconds = max(seconds, self.seconds_until_reset())
         self._stopped_until = time.time() + seconds
         if settings.CACHE_IS_SHARED:
-            cache.set(self._stop_name, self._stopped_until, max(1, seconds))
+            # Django's Redis takes whole seconds; what is kept says itself when it ends.
+            cache.set(self._stop_name, self._stopped_until, math.ceil(seconds) + 1)
         logger.warning("Trigger.dev asks us to wait: nothing is sent for %.1f seconds", seconds)
 
     @property
@@ -203,7 +242,11 @@ class Manners:
 
     def is_resting(self) -> bool:
         with self._lock:
-            return any(one.is_open for one in self._breakers.values())
+            return self._has_open()
+
+    def leaves_alone(self) -> bool:
+        """Whether a call would be refused, or some would."""
+        return self.is_resting() or self.seconds_until_reset() > 0
 
     def _count(self, route: str, outcome: str) -> None:
         CALLS.labels(route, outcome).inc()

@@ -77,8 +77,11 @@ class Pace:
         self.wait(max(seconds, 1.0), "for Trigger.dev, which has failed repeatedly")
 
     def wait_for_reset(self, seconds: float) -> None:
-        """After a 429, or with nothing left of our own budget. Raises Away when that was no use so often."""
+        """After a 429, or with nothing left of our own budget: then longer each time, since a step takes several calls.
+
+        Raises Away when that was no use so often.
+        """
         self.limited += 1
         if self.limited >= MOST_LIMITED:
             raise Away(f"it could not be asked {self.limited} times in a row; what is left stays as it is")
-        self.wait(max(seconds, 1.0), "until Trigger.dev may be asked again")
+        self.wait(max(seconds, min(2.0 ** (self.limited - 1), LONGEST_PAUSE)), "until Trigger.dev may be asked again")

@@ -1,6 +1,7 @@
 """/api/tasks/runs: the runs of an account, one run, and a new one."""
 
 import logging
+import math
 from functools import partial
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from tasks.permissions import task_to_write
 from tasks.rendering import answer, runs_body, tagged_answer
 from tasks.run_owners import RUN_NOT_FOUND
 from tasks.snapshots import UNFINISHED_FOR
-from tasks.trigger.errors import TriggerError
+from tasks.trigger.errors import NotAsked, ShareSpent, TriggerError
 from tasks.views import etags_of, without_body
 from tasks.waiting import Waiter, has_left, wait_for_change
 
@@ -39,6 +40,16 @@ class RunNotConfirmed(APIException):
     status_code = 500
     wait = 5
     default_detail = started_runs.NOT_CONFIRMED
+
+
+class NotStarted(APIException):
+    """Trigger.dev was not asked at all."""
+
+    status_code = 500
+
+    def __init__(self, seconds: float) -> None:
+        self.wait = max(1, math.ceil(seconds))
+        super().__init__(f"No run was started: Trigger.dev cannot be asked now. Try again in {self.wait} seconds.")
 
 
 class NotSetUp(APIException):
@@ -77,6 +88,10 @@ class TaskRunsView(PaidByCaller):
         except NotOurEnvironment as error:
             logger.error("A run of task %s was not started: %s", task.pk, error)
             raise NotSetUp from error
+        except ShareSpent:
+            raise
+        except NotAsked as error:
+            raise NotStarted(error.retry_after) from error
         except TriggerError as error:
             logger.warning("A run of task %s was not confirmed: %s", task.pk, error)
             raise RunNotConfirmed from error

@@ -172,12 +172,16 @@ def retrieve(
                 waits=waits,
             )
             return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
-        # What the caller is not known to have is asked for at its own cost, until it turns out to be there.
         enough = nothing_is if name in kept else is_fresh
-        with upstream.looking_up() as was_found:
-            known = ask(name, None, partial(fetch_run, run_id), is_enough=enough, now=now, deadline=deadline)
-            known = as_seen(caller, known, account_id)
-            was_found()
+        with upstream.looking_up() as lookup:
+            fetch = lookup.counted(partial(fetch_run, run_id))
+            try:
+                known = ask(name, None, fetch, is_enough=enough, now=now, deadline=deadline)
+                known = as_seen(caller, known, account_id)
+            except (errors.NotFound, RunNotFound):
+                lookup.was_in_vain()
+                raise
+            lookup.was_found()
         return known
     except (errors.NotFound, RunNotFound):
         cache.set(unknown, True, UNKNOWN_FOR)

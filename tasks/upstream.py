@@ -27,6 +27,8 @@ BEHIND_THREADS = 4
 # More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
 BEHIND_WAITING = 256
 BEHIND_WAITING_FOR_ONE = 128
+# Of the threads, so that the next who asks finds one.
+PART_FOR_ONE = 0.8
 # Of what the cache holds: to be raised with every change of it.
 LAYOUT = 3
 # With so many seconds left, a question that somebody else's deadline ended is asked once more.
@@ -60,13 +62,14 @@ def cache_name(kind: str, thing: str) -> str:
 
 @cache
 def threads() -> FairThreads:
-    return FairThreads(CONNECTIONS - BEHIND_THREADS, "trigger")
+    count = CONNECTIONS - BEHIND_THREADS
+    return FairThreads(count, "trigger", most_for_one=int(count * PART_FOR_ONE))
 
 
 @cache
 def threads_behind() -> FairThreads:
     """Threads of their own: what nobody waits for must not hold up what somebody does."""
-    return FairThreads(BEHIND_THREADS, "trigger-behind")
+    return FairThreads(BEHIND_THREADS, "trigger-behind", most_for_one=int(BEHIND_THREADS * PART_FOR_ONE))
 
 
 @cache
@@ -81,7 +84,7 @@ def start_trial(route: str) -> None:
 
 
 def try_again(route: str) -> None:
-    with manners().trial(), suppress(errors.TriggerError):
+    with manners().trial(route), suppress(errors.TriggerError):
         client().probe(route, deadline=deadline_from_now())
 
 
@@ -95,16 +98,54 @@ def paid_by(name: str) -> Iterator[None]:
         payer.reset(token)
 
 
+class Lookup:
+    """A question for what may not be there at all: what it costs, and whom, is known only by its answer."""
+
+    def __init__(self, who: Payer | None) -> None:
+        self._who, self._calls = who, 0
+
+    def counted(self, fetch: Callable[..., Answer]) -> Callable[..., Answer]:
+        """Whoever joins a question that is under way has not made a call."""
+
+        def fetched(**arguments: Any) -> Answer:
+            self._calls += 1
+            return fetch(**arguments)
+
+        return fetched
+
+    def was_found(self) -> None:
+        if self._who is not None:
+            manners().note_found(self._who, calls=self._calls)
+
+    def was_in_vain(self) -> None:
+        if self._who is not None:
+            manners().note_vain(self._who)
+
+
 @contextmanager
-def looking_up() -> Iterator[Callable[[], None]]:
-    """Within it calls are for what may not be there at all. Call what it gives once that was not in vain."""
+def looking_up() -> Iterator[Lookup]:
+    """Raises ShareSpent or NotAsked where the payer has looked too often, whatever it looks for now."""
     who = payer.get()
-    lookup = replace(who, is_lookup=True) if who else None
-    token = payer.set(lookup)
+    if who is not None:
+        manners().refuse_lookup(who)
+    token = payer.set(replace(who, is_lookup=True) if who else None)
     try:
-        yield lambda: manners().found(lookup)
+        yield Lookup(who)
     finally:
         payer.reset(token)
+
+
+def in_the_name_of(who: Payer | None, call: Callable[[], Answer]) -> Callable[[], Answer]:
+    """The call as another thread makes it: paid by whoever asked."""
+
+    def paid() -> Answer:
+        token = payer.set(who)
+        try:
+            return call()
+        finally:
+            payer.reset(token)
+
+    return paid
 
 
 def deadline_from_now() -> float:
@@ -114,7 +155,8 @@ def deadline_from_now() -> float:
 
 def ask(call: Callable[[], Answer], *, deadline: float) -> Answer:
     """The answer of one call, or a TriggerError; at the deadline TimedOut, whatever the call is doing."""
-    future = threads().submit(payer.get(), call)
+    who = payer.get()
+    future = threads().submit(who, in_the_name_of(who, call))
     wait([future], timeout=max(0.0, deadline - time.monotonic()))
     if not future.done():
         future.cancel()
@@ -127,10 +169,10 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
 
     Whoever asks a question that is being asked already waits for the same answer. What comes later fills the cache.
     """
-    answers = _wait_for(calls, deadline=deadline)
-    cut_short = {name: calls[name] for name, answer in answers.items() if isinstance(answer, errors.TimedOut)}
-    if cut_short and deadline - time.monotonic() > WORTH_ASKING:
-        answers |= _wait_for(cut_short, deadline=deadline)
+    answers, joined = _wait_for(calls, deadline=deadline)
+    again = {name: calls[name] for name, answer in answers.items() if _is_worth_asking(answer, name in joined)}
+    if again and deadline - time.monotonic() > WORTH_ASKING:
+        answers |= _wait_for(again, deadline=deadline)[0]
     failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
     failed = [error for error in failures if not isinstance(error, errors.NotFound | errors.NotAsked)]
     for error in failed[:1]:
@@ -140,8 +182,19 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
     return answers
 
 
-def _wait_for(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> dict[str, Answer | BaseException]:
-    futures = {name: _join(name, call) for name, call in calls.items()}
+def _is_worth_asking(answer: object, was_joined: bool) -> bool:
+    """Once more: what somebody else's deadline ended, or what somebody else could not pay."""
+    return isinstance(answer, errors.TimedOut) or (was_joined and isinstance(answer, errors.NotAsked))
+
+
+def _wait_for(
+    calls: Mapping[str, Callable[[], Answer]], *, deadline: float
+) -> tuple[dict[str, Answer | BaseException], set[str]]:
+    """The answers, and the names of the questions that somebody else had asked already."""
+    futures, joined = dict[str, Future[Answer]](), set[str]()
+    for name, call in calls.items():
+        futures[name], is_joined = _join(name, call)
+        joined |= {name} if is_joined else set()
     wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
     answers: dict[str, Answer | BaseException] = {}
     for name, future in futures.items():
@@ -149,7 +202,7 @@ def _wait_for(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> 
             answers[name] = future.exception() or future.result()
         else:
             answers[name] = errors.TimedOut("the request's time was up")
-    return answers
+    return answers, joined
 
 
 def ask_behind(name: str, call: Callable[[], object]) -> None:
@@ -161,7 +214,7 @@ def ask_behind(name: str, call: Callable[[], object]) -> None:
         if threads_behind().waiting(who) >= BEHIND_WAITING_FOR_ONE or not _places_behind.acquire(blocking=False):
             return
         try:
-            _behind[name] = future = threads_behind().submit(who, call)
+            _behind[name] = future = threads_behind().submit(who, in_the_name_of(who, call))
         except RuntimeError:  # the process ends
             _places_behind.release()
             return
@@ -169,18 +222,19 @@ def ask_behind(name: str, call: Callable[[], object]) -> None:
     future.add_done_callback(_leave_behind)
 
 
-def _join(name: str, call: Callable[[], Answer]) -> Future[Answer]:
+def _join(name: str, call: Callable[[], Answer]) -> tuple[Future[Answer], bool]:
     """The question that is under way, or this one. One that still waits behind other answers is overtaken."""
+    who = payer.get()
     with _flights_lock:
         flying = _under_way(_flights, name)
         behind = _under_way(_behind, name)
         if flying is None and behind is not None and behind.running():
             flying = behind
         if flying is not None:
-            return flying
-        _flights[name] = future = threads().submit(payer.get(), call)
+            return flying, True
+        _flights[name] = future = threads().submit(who, in_the_name_of(who, call))
     future.add_done_callback(partial(_land, _flights, name))
-    return future
+    return future, False
 
 
 def _under_way(flights: dict[str, Future[Any]], name: str) -> Future[Any] | None:

@@ -10,12 +10,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache as once
 from functools import partial
-from typing import Any
 
 import prometheus_client
 from django.conf import settings
@@ -25,6 +23,7 @@ from django.utils import timezone
 
 from tasks import runs, upstream
 from tasks.known import alone
+from tasks.manners import Payer, payer
 from tasks.snapshots import UNFINISHED_FOR, Snapshot
 
 # What is left to the requests that do not wait, of the threads of a worker.
@@ -47,8 +46,8 @@ class Waiter:
     has_left: Callable[[], bool]
     is_over: threading.Event = field(default_factory=threading.Event)
     left: bool = False
-    # Whoever waits first pays for the questions: they are asked in its context.
-    context: Any = field(default_factory=copy_context)
+    # Who pays for the questions in its turn.
+    payer: Payer | None = field(default_factory=payer.get)
 
     def is_answered_by(self, snapshot: Snapshot) -> bool:
         return snapshot.status != self.status or snapshot.is_final
@@ -64,6 +63,7 @@ class Waiting:
         self._count = 0
         self._thread: threading.Thread | None = None
         self._asked_at: dict[str, datetime] = {}
+        self._turn = 0
         # Set when the process is about to end: nobody is held any longer.
         self.is_ending: Callable[[], bool] = lambda: False
 
@@ -121,7 +121,8 @@ class Waiting:
                 if is_ending or waiter.left or snapshot is None or waiter.is_answered_by(snapshot):
                     waiter.is_over.set()
             if snapshot is not None and not snapshot.is_fresh(now=now) and self._may_ask(run_id, now):
-                waiters[run_id][0].context.copy().run(ask_behind, name, run_id, now)
+                self._turn += 1
+                ask_behind(name, run_id, waiters[run_id][self._turn % len(waiters[run_id])].payer, now=now)
 
     def _may_ask(self, run_id: str, now: datetime) -> bool:
         """Where the answer does not come, or not into the cache, it is not asked for at each look."""
@@ -137,9 +138,10 @@ def waiting() -> Waiting:
     return Waiting(max(0, settings.THREADS - THREADS_FOR_OTHERS))
 
 
-def ask_behind(name: str, run_id: str, now: datetime) -> None:
+def ask_behind(name: str, run_id: str, who: Payer | None, *, now: datetime) -> None:
     fetch = partial(runs.fetch_run, run_id, now=now, deadline=upstream.deadline_from_now)
-    upstream.ask_behind(name, partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now)))
+    ask = partial(upstream.ask_behind, name, partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now)))
+    upstream.in_the_name_of(who, ask)()
 
 
 def wait_for_change(waiter: Waiter, *, seconds: float) -> bool:

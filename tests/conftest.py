@@ -1,3 +1,4 @@
+import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -107,8 +108,15 @@ def use_redis(settings: Settings, url: str) -> None:
 
 
 @pytest.fixture
-def redis(settings: Settings) -> None:
-    """One that may be emptied: TEST_REDIS_URL names it."""
+def redis(settings: Settings) -> Iterator[None]:
+    """One that may be emptied: TEST_REDIS_URL names it. For one test at a time, of all processes that test."""
     if "TEST_REDIS_URL" not in os.environ:
         pytest.skip("TEST_REDIS_URL is not set")
-    use_redis(settings, os.environ["TEST_REDIS_URL"])
+    local = settings.CACHES
+    with (settings.VAR_DIR / "test-redis.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        use_redis(settings, os.environ["TEST_REDIS_URL"])
+        cache.clear()
+        yield
+        upstream.finish()
+        settings.CACHES, settings.CACHE_IS_SHARED = local, False

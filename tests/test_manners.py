@@ -55,16 +55,21 @@ def ask(call: str = "list_runs") -> str:
 def opened(*, at: float) -> Breaker:
     breaker = Breaker()
     assert [breaker.fail(now=at) for _ in range(FAILURES)] == [False] * (FAILURES - 1) + [True]
+    breaker.open(now=at)
     return breaker
 
 
-def test_a_breaker_opens_after_failures_in_a_row_only() -> None:
+def test_a_breaker_should_open_after_failures_in_a_row_only() -> None:
     breaker = Breaker()
     for _ in range(FAILURES - 1):
         breaker.fail(now=100)
     assert breaker.succeed() is False
-    breaker.fail(now=100)
-    assert not breaker.is_open
+    assert not breaker.fail(now=100)
+
+
+def test_failures_of_different_days_are_not_in_a_row() -> None:
+    breaker = Breaker()
+    assert not any(breaker.fail(now=100 + 86_400 * day) for day in range(20))
 
 
 def test_after_its_pause_one_trial_is_begun_and_no_second_one() -> None:
@@ -76,7 +81,7 @@ def test_after_its_pause_one_trial_is_begun_and_no_second_one() -> None:
 def test_a_trial_that_fails_is_followed_by_another_pause() -> None:
     breaker = opened(at=100)
     breaker.begin_trial(now=103)
-    breaker.fail(now=104, is_trial=True)
+    breaker.open(now=104)
     assert breaker.seconds_left(now=104) == PAUSE
 
 
@@ -108,10 +113,13 @@ def test_a_clock_that_is_set_back_makes_no_pause_of_hours() -> None:
 @pytest.mark.parametrize("kind", ["hang", "reset", "status", "garbage"])
 def test_after_failures_in_a_row_nothing_is_sent(trigger: Standin, clock: time_machine.Traveller, kind: Any) -> None:
     trigger.faults.add(Fault(kind))
-    outcomes = [ask() for _ in range(10)]
+    outcomes = []
+    for _ in range(10):
+        outcomes.append(ask())
+        upstream.settle_down()  # with answers that are no good, one call tells whether all are
     assert outcomes[0] in ("TimedOut", "NotReached", "Failed", "BrokenAnswer")
     assert outcomes[5:] == ["Resting"] * 5
-    assert trigger.asked["all"] <= FAILURES + 1
+    assert trigger.asked["all"] <= FAILURES + 2
 
 
 def test_one_call_that_nobody_waits_for_finds_that_it_answers_again(
@@ -152,8 +160,49 @@ def test_while_it_goes_on_failing_it_is_tried_by_one_call_after_each_pause(
 def test_a_part_that_fails_leaves_the_other_parts_asked(trigger: Standin, clock: time_machine.Traveller) -> None:
     """As with ClickHouse down: lists fail, and single runs and schedules are answered."""
     trigger.faults.add(Fault("status", path="/api/v1/runs"))
-    outcomes = [(ask(), ask("retrieve_run"), ask("retrieve_schedule")) for _ in range(8)]
-    assert outcomes[-1] == ("Resting", "NotFound", "NotFound")
+    for _ in range(8):
+        outcomes = (ask(), ask("retrieve_run"), ask("retrieve_schedule"))
+        upstream.settle_down()
+    assert outcomes == ("Resting", "NotFound", "NotFound")
+
+
+def test_one_run_that_trigger_cannot_show_leaves_the_others_shown(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """A stored output that is no JSON is a 500, each time it is asked for."""
+    trigger.faults.add(Fault("status", path="*/run_poison"))
+    for _ in range(10):
+        alice_api.get(PATH, {"runId": "run_poison"})
+        upstream.settle_down()
+    assert with_key(make_key(cast.bob)).get(PATH, {"runId": "run_x"}).status_code == 404
+
+
+def test_runs_can_be_started_again_once_trigger_is_well(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """There is no harmless call of that kind to try, so another one tells."""
+    task = {"id": str(make_task(cast.alice, cast.artist).pk)}
+    for fault in (Fault("status", method="POST"), Fault("hang")):
+        trigger.faults.add(fault)
+        for _ in range(6):
+            assert alice_api.post(PATH, task, format="json").status_code == 500
+            upstream.settle_down()
+        trigger.faults.clear()
+        for _ in range(2):
+            clock.shift(PAUSE)
+            answer = alice_api.post(PATH, task, format="json")
+            upstream.settle_down()
+        assert answer.status_code == 200
+
+
+def test_a_run_that_was_surely_not_started_says_so_and_when_to_try_again(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    trigger.faults.add(Fault("rate_limit", seconds=17, times=1))
+    ask()
+    answer = alice_api.post(PATH, {"id": str(make_task(cast.alice, cast.artist).pk)}, format="json")
+    assert (answer.status_code, answer["Retry-After"]) == (500, "17")
+    assert answer.json()["error"].startswith("No run was started")
 
 
 def test_a_timeout_of_a_call_that_had_no_time_says_nothing(trigger: Standin, clock: time_machine.Traveller) -> None:
@@ -272,47 +321,116 @@ def spent() -> float:
     return 500 - left
 
 
+def look(api: ContractClient, *names: str) -> list[int]:
+    return [api.get(PATH, {"runId": f"run_{name}"}).status_code for name in names]
+
+
+def add_runs(cast: Cast, trigger: Standin, count: int) -> list[str]:
+    tags = [f"account:{cast.alice.pk}"]
+    for number in range(count):
+        trigger.state.add_run(StandinRun("t", trigger.state.now - 99, f"run_own{number}", tags=tags))
+    return [f"own{number}" for number in range(count)]
+
+
+MANY = [f"unknown{number}" for number in range(LOOKUPS_A_MINUTE + 20)]
+
+
+@pytest.mark.usefixtures("clock")
 def test_runs_that_do_not_exist_cost_nothing_of_the_budget_and_end_in_a_429(
-    alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
+    alice_api: ContractClient, trigger: Standin
 ) -> None:
     trigger.rate_limit = 0
-    statuses = [alice_api.get(PATH, {"runId": f"run_{number}"}).status_code for number in range(70)]
-    assert statuses == [404] * LOOKUPS_A_MINUTE + [429] * (70 - LOOKUPS_A_MINUTE)
+    assert look(alice_api, *MANY) == [404] * LOOKUPS_A_MINUTE + [429] * 20
     assert trigger.asked["all"] == LOOKUPS_A_MINUTE
     assert spent() == 0
 
 
-def test_runs_that_are_there_are_no_vain_lookups_and_come_out_of_the_budget(
-    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+@pytest.mark.usefixtures("clock")
+def test_runs_that_are_there_are_not_looked_for_in_vain_and_come_out_of_share_and_budget(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:
     trigger.rate_limit = 0
-    tags = [f"account:{cast.alice.pk}"]
-    runs = [trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=tags)).id for _ in range(70)]
-    assert {alice_api.get(PATH, {"runId": run}).status_code for run in runs} == {200}
-    assert spent() == 70
+    assert set(look(alice_api, *add_runs(cast, trigger, 130))) == {200}
+    assert spent() == 130
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_share_that_is_spent_looks_for_no_more_runs_either(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 40, 1
+    assert look(alice_api, *add_runs(cast, trigger, 30)) == [200] * 20 + [429] * 10
+    assert with_key(make_key(cast.charlie)).get(PATH).status_code == 200
+
+
+@pytest.mark.usefixtures("clock")
+def test_all_lookups_together_are_a_part_of_the_budget_at_most(
+    cast: Cast, trigger: Standin, settings: Settings
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 40, 1
+    for person in (cast.alice, cast.bob, cast.charlie):
+        look(with_key(make_key(person)), *MANY[:10])
+    assert trigger.asked["all"] == 10
+    assert [ask() for _ in range(40)] == ["answered"] * 40
+
+
+@pytest.mark.usefixtures("clock")
 def test_who_has_looked_too_often_still_sees_its_own_known_runs(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    (own,) = add_runs(cast, trigger, 1)
+    look(alice_api, own, *MANY)
+    assert look(alice_api, own, "unknown") == [200, 429]
+    assert look(with_key(make_key(cast.bob)), "unknown") == [404]
+
+
+def test_what_was_looked_for_while_trigger_is_away_was_not_in_vain(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    run = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.alice.pk}"]))
-    alice_api.get(PATH, {"runId": run.id})
-    for number in range(70):
-        alice_api.get(PATH, {"runId": f"run_{number}"})
-    assert alice_api.get(PATH, {"runId": run.id}).status_code == 200
-    assert with_key(make_key(cast.bob)).get(PATH, {"runId": "run_x"}).status_code == 404
+    own = add_runs(cast, trigger, 5)
+    trigger.faults.add(Fault("hang"))
+    assert set(look(alice_api, *MANY)) == {500}
+    trigger.faults.clear()
+    for _ in range(2):
+        clock.shift(PAUSE)
+        look(alice_api, "unknown")
+        upstream.settle_down()
+    assert look(alice_api, *own) == [200] * 5
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_foreign_run_is_like_an_unknown_one_when_nothing_is_left_too(
-    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+    alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:
     foreign = trigger.state.add_run(StandinRun("t", trigger.state.now - 99, tags=[f"account:{cast.charlie.pk}"]))
     with_key(make_key(cast.charlie)).get(PATH, {"runId": foreign.id})
-    for number in range(70):
-        alice_api.get(PATH, {"runId": f"run_{number}"})
+    look(alice_api, *MANY)
     answers = [alice_api.get(PATH, {"runId": run}) for run in (foreign.id, "run_unknown")]
     assert [answer.status_code for answer in answers] == [429, 429]
     assert answers[0].content == answers[1].content
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_question_that_somebody_else_could_not_pay_is_asked_once_more_by_who_can(trigger: Standin) -> None:
+    begun, refuse, answers = threading.Event(), threading.Event(), list[Any]()
+
+    def cannot_pay() -> Any:
+        begun.set()
+        refuse.wait(10)
+        raise errors.ShareSpent(retry_after=9, reason="share")
+
+    def ask_together(call: Any) -> Any:
+        return upstream.ask_together({"question": call}, deadline=upstream.deadline_from_now())["question"]
+
+    poor = threading.Thread(target=lambda: ask_together(cannot_pay))
+    rich = threading.Thread(target=lambda: answers.append(ask_together(lambda: "answered")))
+    poor.start()
+    begun.wait(10)
+    rich.start()
+    upstream.threads().submit("later", refuse.set)
+    for thread in (poor, rich):
+        thread.join(10)
+    assert answers == ["answered"]
 
 
 # --- Turns -----------------------------------------------------------------------------------------------------------
@@ -341,12 +459,21 @@ def test_a_job_that_was_cancelled_or_fails_holds_up_nobody() -> None:
     assert last.result() == []
 
 
-def test_a_job_runs_in_the_context_of_who_asked() -> None:
-    threads = FairThreads(1, "fair")
-    with upstream.paid_by("alice"):
-        future = threads.submit("alice", payer.get)
+def test_no_asker_has_all_of_the_threads() -> None:
+    threads, hold, done = FairThreads(2, "fair", most_for_one=1), threading.Event(), threading.Event()
+    for _ in range(5):
+        threads.submit("greedy", partial(hold.wait, 10))
+    threads.submit("modest", done.set)
+    assert done.wait(10)
+    hold.set()
     threads.shutdown()
-    assert future.result() == Payer("alice")
+    assert threads.waiting("greedy") == 0
+
+
+def test_a_call_is_paid_by_who_asked_for_it_in_another_thread_too() -> None:
+    with upstream.paid_by("alice"):
+        call = upstream.in_the_name_of(payer.get(), payer.get)
+    assert (call(), payer.get()) == (Payer("alice"), None)
 
 
 # --- What can be read of it ------------------------------------------------------------------------------------------

@@ -53,16 +53,21 @@ def read_answer(response: requests.Response, body: bytes) -> Any:
 def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
     """From `x-ratelimit-reset`, epoch milliseconds (recorded: ratelimit_default_429); there is never a Retry-After.
 
-    `told`: the seconds that the body of a 429 has too. They count where our clock and Trigger.dev's do not agree.
+    `told`: the seconds that the body of a 429 has too. Where our clock and Trigger.dev's do not agree they count; where
+    the two hardly differ, the longer wait.
     """
-    try:
-        left = float(response.headers["x-ratelimit-reset"]) / 1000 - time.time()
-    except (KeyError, ValueError):
-        left = math.nan
-    is_told = isinstance(told, int | float) and math.isfinite(told) and told >= 0
-    if is_told and not abs(left - told) <= CLOCKS_MAY_DIFFER:
-        left = told
+    left, told_left = as_seconds(response.headers.get("x-ratelimit-reset"), unit=0.001) - time.time(), as_seconds(told)
+    if math.isfinite(told_left):
+        left = max(left, told_left) if abs(left - told_left) <= CLOCKS_MAY_DIFFER else told_left
     return min(max(left, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(left) else DEFAULT_RETRY_AFTER
+
+
+def as_seconds(value: Any, *, unit: float = 1.0) -> float:
+    """Not a number for what is none."""
+    try:
+        return float(value) * unit
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def allowance_of(response: requests.Response) -> Allowance | None:

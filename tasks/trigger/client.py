@@ -153,13 +153,20 @@ class TriggerClient:
     def _try_again(self, method: str, path: str, *, deadline: float, **content: Any) -> Any:
         """Only what may be sent twice comes here: reads, and what carries an idempotency key."""
         prepared = self._prepared(method, path, **content)
+        failure: errors.TriggerError | None = None
         for left in reversed(range(TRIES)):
             try:
                 return self._exchange(prepared, deadline=deadline)
-            except (errors.NotReached, errors.Failed):
+            except (errors.NotReached, errors.Failed) as error:
                 if not left or time.monotonic() + PAUSE_BETWEEN_TRIES >= deadline:
                     raise
+                failure = error
                 time.sleep(PAUSE_BETWEEN_TRIES)
+            except errors.NotAsked:
+                # That the first try was sent must not be forgotten: it may have taken effect.
+                if failure is not None:
+                    raise failure from None
+                raise
         raise AssertionError("unreachable")
 
     def _prepared(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None) -> Any:

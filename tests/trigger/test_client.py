@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -139,9 +140,49 @@ def test_a_429_says_how_long_to_wait_from_the_reset_in_milliseconds(
 ) -> None:
     replay(wire, "ratelimit_default_429")
     reset = int(recordings.reply("ratelimit_default_429")[1]["x-ratelimit-reset"])
-    with time_machine.travel(reset / 1000 - 1.5, tick=False), pytest.raises(errors.TooManyRequests) as caught:
+    with time_machine.travel(reset / 1000 - 1.796, tick=False), pytest.raises(errors.TooManyRequests) as caught:
         client.list_runs(tag="account:x", limit=20, deadline=soon())
-    assert caught.value.retry_after == pytest.approx(1.5, abs=0.01)
+    assert caught.value.retry_after == pytest.approx(1.796, abs=0.01)
+
+
+@pytest.mark.parametrize(("ours_is_ahead", "seconds"), [(0, 3.0), (2, 3.0), (-2, 5.0), (300, 3.0), (-300, 3.0)])
+def test_a_429_is_waited_out_whatever_our_clock_says(
+    client: TriggerClient, wire: responses.RequestsMock, ours_is_ahead: float, seconds: float
+) -> None:
+    headers = {"x-ratelimit-reset": "1795300003000"}
+    wire.get(f"{URL}/api/v3/runs/run_x", status=429, json={"error": "x", "secondsUntilReset": 3}, headers=headers)
+    ours = 1_795_300_000 + ours_is_ahead
+    with time_machine.travel(ours, tick=False), pytest.raises(errors.TooManyRequests) as caught:
+        client.retrieve_run("run_x", deadline=soon())
+    assert caught.value.retry_after == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("told", [10**400, "soon", None, -1e999, [], True])
+def test_a_429_with_nonsense_in_its_body_is_still_one(
+    client: TriggerClient, wire: responses.RequestsMock, told: Any
+) -> None:
+    wire.get(f"{URL}/api/v3/runs/run_x", status=429, body=json.dumps({"error": "x", "secondsUntilReset": told}))
+    with pytest.raises(errors.TooManyRequests) as caught:
+        client.retrieve_run("run_x", deadline=soon())
+    assert 0 <= caught.value.retry_after <= 600
+
+
+def test_that_the_first_try_was_sent_is_not_forgotten_when_the_second_may_not_be(wire: responses.RequestsMock) -> None:
+    """It may have started the run: then nobody may say that nothing was sent."""
+    passed = []
+
+    @contextmanager
+    def gate(route: str, *, patience: float) -> Iterator[None]:
+        passed.append(route)
+        if len(passed) > 1:
+            raise errors.NotAsked(retry_after=1, reason="resting")
+        yield
+
+    wire.post(f"{URL}/api/v1/tasks/t/trigger", status=503, body="")
+    strict = TriggerClient(URL, "tr_prod_secret", gate)
+    with pytest.raises(errors.Failed):
+        strict.trigger_run("t", payload={}, tags=[], idempotency_key="k", deadline=soon())
+    assert passed == ["trigger", "trigger"]
 
 
 def run_with(fields: dict[str, Any]) -> str:
