@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from typing import Any
 
 from gunicorn import util
@@ -11,14 +12,15 @@ from gunicorn.http import message
 
 from recoup import settings
 
-# Where the workers put their counts together. Its readers look for it when they are imported.
-METRICS_FOLDER = settings.VAR_DIR / "metrics" / str(settings.PORT)
-METRICS_FOLDER.mkdir(parents=True, exist_ok=True)
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_FOLDER)
+# Where the workers of this master put their counts together; the library looks for it when it is imported. Another
+# master, that takes over or was started by mistake, has its own; a reload keeps it.
+if os.environ.get("RECOUP_METRICS_OF") != str(os.getpid()):
+    os.environ["RECOUP_METRICS_OF"] = str(os.getpid())
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="recoup-metrics-")
 
-from prometheus_client import multiprocess  # noqa: E402
+from prometheus_client import multiprocess
 
-from tasks import lifeline, upstream  # noqa: E402
+from tasks import lifeline, upstream
 
 bind = f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
@@ -55,8 +57,6 @@ def hide_headers(record: logging.LogRecord) -> bool:
 
 
 def on_starting(server: Any) -> None:
-    for counts in METRICS_FOLDER.glob("*.db"):
-        counts.unlink()
     server.log.error_log.addFilter(hide_headers)
 
 
@@ -78,7 +78,7 @@ def child_exit(server: Any, worker: Any) -> None:
 
 
 def on_exit(server: Any) -> None:
-    shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 
 
 def worker_exit(server: Any, worker: Any) -> None:

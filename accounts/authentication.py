@@ -10,7 +10,7 @@ from typing import cast
 
 from django.conf import settings
 from django.core.signals import request_finished
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -110,6 +110,10 @@ def write_use(**kwargs: object) -> None:
             ApiKey.objects.filter(pk=key_id).update(last_used_at=at)
     except DatabaseError as error:
         logger.warning("The use of an API key could not be noted: %s", type(error).__name__)
+    finally:
+        # Django has closed those of the request before; this one would stay with an idle thread, out of the pool.
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 # A worker's thread has one request at a time, and sends this signal after its last byte.

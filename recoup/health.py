@@ -4,6 +4,8 @@ A probe names neither a host of ours nor comes through the proxy that ends TLS, 
 """
 
 import logging
+import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import cache as once
 from typing import Any
@@ -20,6 +22,8 @@ from tasks import upstream
 from tasks.models import Task
 
 OK, FAILED = "ok", "failed"
+# Seconds that a result is told without checking again: anybody may ask.
+KEPT_FOR = 1.0
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 logger = logging.getLogger(__name__)
@@ -34,14 +38,41 @@ def healthz(request: HttpRequest) -> HttpResponseBase:
     return JsonResponse({"status": OK})
 
 
+class Readiness:
+    """What the checks said last. They are made by one thread at a time, however many probes come meanwhile."""
+
+    def __init__(self) -> None:
+        self._checking = threading.Lock()
+        self._checked_at, self._is_ready = 0.0, False
+        self._body: dict[str, Any] = {"status": "not ready"}
+
+    def answer(self) -> JsonResponse:
+        if time.monotonic() - self._checked_at > KEPT_FOR and self._checking.acquire(blocking=False):
+            try:
+                self._is_ready, self._body = checked()
+                self._checked_at = time.monotonic()
+            finally:
+                self._checking.release()
+        return JsonResponse(self._body, status=200 if self._is_ready else 503)
+
+
+@once
+def readiness() -> Readiness:
+    return Readiness()
+
+
 def readyz(request: HttpRequest) -> HttpResponseBase:
     """200 or 503, by what every request needs. That Trigger.dev is away is told, and no more: the API serves."""
+    return readiness().answer()
+
+
+def checked() -> tuple[bool, dict[str, Any]]:
     checks = {name: result_of(name, check) for name, check in CHECKS.items()}
     is_ready = set(checks.values()) == {OK}
     body: dict[str, Any] = {"status": "ready" if is_ready else "not ready", **checks, "trigger": trigger_state()}
     if checks["database"] == checks["migrations"] == OK:
         body["unsettled_tasks"] = Task.objects.unsettled().count()
-    return JsonResponse(body, status=200 if is_ready else 503)
+    return is_ready, body
 
 
 def result_of(name: str, check: Callable[[], None]) -> str:

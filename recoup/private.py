@@ -18,6 +18,9 @@ def private_answers(get_response: Handler) -> Handler:
         if request.path_info.startswith(API):
             response.headers.setdefault("Cache-Control", "private")
             patch_vary_headers(response, CREDENTIALS)
+            if response.status_code == 304:
+                # It would be taken for the length of what has not changed.
+                del response["Content-Length"]
         return response
 
     return answer

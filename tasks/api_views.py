@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from accounts.models import Account
-from tasks.manners import Payer, payer
+from tasks.payers import Payer, payer
 
 
 class PaidByCaller(APIView):

@@ -51,7 +51,7 @@ class TaskFilterBackend(DjangoFilterBackend):
     """The caller's own tasks, narrowed; another account's with `account_id`; an admin's `id` alone finds any."""
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Task], view: APIView) -> QuerySet[Task]:
-        given = parameters(request.query_params, allowed=(*TaskFilter.Meta.fields, *PageQuery.base_fields))
+        given = parameters(request.query_params, allowed=LIST_PARAMETERS)
         if not given.keys() - PageQuery.base_fields.keys():
             return queryset.filter(account=caller_of(request))
         filters = TaskFilter(given, queryset=queryset, request=request)
@@ -78,9 +78,12 @@ class PageQuery(forms.Form):
     cursor = CursorField(required=False)
 
 
+LIST_PARAMETERS = (*TaskFilter.Meta.fields, *PageQuery.base_fields)
+
+
 def page_query(request: Request) -> dict[str, Any]:
     """`limit` and `cursor`, None where they are not given; everything else is the filter's."""
-    given = {name: request.query_params.get(name) for name in PageQuery.base_fields}
+    given = parameters(request.query_params, allowed=LIST_PARAMETERS)
     return cleaned(PageQuery(given))
 
 

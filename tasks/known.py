@@ -67,8 +67,9 @@ def ask(
     now: datetime,
     deadline: float,
     waits: bool = False,
+    question: str = "",
 ) -> Known:
-    """`waits`: for what is no longer fresh, instead of showing it.
+    """`waits`: for what is no longer fresh, instead of showing it. `question`: whom it is one question for; else all.
 
     Raises the TriggerError of a question that nothing is known of.
     """
@@ -78,8 +79,9 @@ def ask(
         behind = partial(fetch, now=now, deadline=upstream.deadline_from_now)
         upstream.ask_behind(name, partial(alone, name, behind, is_enough))
         return Known(last_known(kept), RunsStatus.STALE)
-    call = partial(alone, name, partial(fetch, now=now, deadline=lambda: deadline), is_enough)
-    (answer,) = upstream.ask_together({name: call}, deadline=deadline).values()
+    question = question or name
+    call = partial(alone, name, partial(fetch, now=now, deadline=lambda: deadline), is_enough, question=question)
+    (answer,) = upstream.ask_together({question: call}, deadline=deadline).values()
     if isinstance(answer, Snapshot):
         return Known(answer, RunsStatus.FRESH)
     if kept is None or isinstance(answer, errors.NotFound):
@@ -95,14 +97,14 @@ def last_known(kept: Snapshot) -> Snapshot:
     return kept._replace(encoded=b",".join(runs))
 
 
-def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough) -> Snapshot:
+def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough, *, question: str = "") -> Snapshot:
     """Fetches, unless what is enough has come since the cache was looked into.
 
     Within a process a question is asked once at a time; where the cache is shared, among all processes.
     """
     if not settings.CACHE_IS_SHARED:
         return kept_or(fetch, name, is_enough)
-    lock, until = f"{name}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
+    lock, until = f"{question or name}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
     while not (is_ours := cache.add(lock, True, ASKED_BY_ANOTHER_FOR)) and time.monotonic() < until:
         if upstream.manners().leaves_alone():  # then nobody brings it, and nobody is asked
             break

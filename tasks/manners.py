@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 import prometheus_client
 from django.conf import settings
@@ -21,6 +20,7 @@ from django.core.cache import cache
 from accounts import counters
 from accounts.counters import Limit, Spent
 from tasks.breaker import Breaker
+from tasks.payers import Payer, payer
 from tasks.trigger import errors
 from tasks.trigger.answers import LONGEST_RETRY_AFTER
 
@@ -55,15 +55,6 @@ RESTING = prometheus_client.Gauge(
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Payer:
-    """Whose share a call comes out of. A lookup, of a run that the payer may not have, comes out of another purse."""
-
-    name: str
-    is_lookup: bool = False
-
-
-payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
 # The route that the present call is a trial of.
 _trial_of: ContextVar[str] = ContextVar("trial_of", default="")
 
@@ -157,7 +148,10 @@ class Manners:
         if who is None:
             return [budget]
         share = Limit(f"share:{self._environment}:{who.name}", max(1, int(most * SHARE)), max(1, int(alone * SHARE)))
-        return [share, budget]
+        if not who.is_poll:
+            return [share, budget]
+        polls = Limit(f"polls:{self._environment}:{who.name}", max(1, share.most // 2), max(1, (share.alone or 2) // 2))
+        return [polls, share, budget]
 
     @property
     def _all_lookups(self) -> Limit:

@@ -105,14 +105,11 @@ class TaskRunsView(PaidByCaller):
         known = self.retrieved(request, caller_of(request), query)
         response = self.answered(request, known)
         is_news = etags_of(request) is not None and response.status_code == 200
-        if not query["wait"] or known.is_final or is_news:
+        if not query["wait"] or known.is_final or is_news or known.snapshot is None:
             return response
-        status = known.snapshot.status if known.snapshot else None
-        waiter = Waiter(query["runId"], status, has_left=partial(has_left, request.META.get("gunicorn.socket")))
+        waiter = Waiter(query["runId"], known.snapshot, has_left=partial(has_left, request.META.get("gunicorn.socket")))
         if not wait_for_change(waiter, seconds=query["wait"]):
             return response
-        if waiter.left:
-            return without_body()
         # Much may have been taken from the caller meanwhile.
         caller = find_credential(request).account
         if query["account_id"] and not may_act_for(caller, query["account_id"]):

@@ -19,6 +19,7 @@ from accounts.models import Account
 from tasks import cron, fires, snapshots, upstream
 from tasks.fires import Fire
 from tasks.known import UNAVAILABLE, Deadline, Enough, Known, RunsStatus, alone, ask, keep, without
+from tasks.lookups import looking_up
 from tasks.models import SyncStatus, Task
 from tasks.run_owners import ACCOUNT_TAG, as_seen_by, related_runs, tagged_accounts, without_nested
 from tasks.snapshots import Snapshot
@@ -173,10 +174,12 @@ def retrieve(
             )
             return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
         enough = nothing_is if name in kept else is_fresh
-        with upstream.looking_up() as lookup:
+        with looking_up() as lookup:
             fetch = lookup.counted(partial(fetch_run, run_id))
             try:
-                known = ask(name, None, fetch, is_enough=enough, now=now, deadline=deadline)
+                # Not with its owner, who may be asking just now: a stranger would be answered too soon.
+                own = f"{name} for {caller.pk}"
+                known = ask(name, None, fetch, is_enough=enough, now=now, deadline=deadline, question=own)
                 known = as_seen(caller, known, account_id)
             except (errors.NotFound, RunNotFound):
                 lookup.was_in_vain()

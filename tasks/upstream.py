@@ -6,10 +6,9 @@ fill is filled for the next request. Whoever asks pays, and those who ask take t
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
 from functools import cache, partial
 from threading import BoundedSemaphore, Lock
 from typing import Any, TypeVar
@@ -19,7 +18,8 @@ from django.core.signals import setting_changed
 
 from accounts import keys
 from tasks.fair_threads import FairThreads
-from tasks.manners import Manners, Payer, payer
+from tasks.manners import Manners
+from tasks.payers import in_the_name_of, payer
 from tasks.trigger import errors
 from tasks.trigger.client import CONNECTIONS, TriggerClient
 
@@ -88,66 +88,6 @@ def try_again(route: str) -> None:
         client().probe(route, deadline=deadline_from_now())
 
 
-@contextmanager
-def paid_by(name: str) -> Iterator[None]:
-    """Within it calls come out of this payer's share."""
-    token = payer.set(Payer(name))
-    try:
-        yield
-    finally:
-        payer.reset(token)
-
-
-class Lookup:
-    """A question for what may not be there at all: what it costs, and whom, is known only by its answer."""
-
-    def __init__(self, who: Payer | None) -> None:
-        self._who, self._calls = who, 0
-
-    def counted(self, fetch: Callable[..., Answer]) -> Callable[..., Answer]:
-        """Whoever joins a question that is under way has not made a call."""
-
-        def fetched(**arguments: Any) -> Answer:
-            self._calls += 1
-            return fetch(**arguments)
-
-        return fetched
-
-    def was_found(self) -> None:
-        if self._who is not None:
-            manners().note_found(self._who, calls=self._calls)
-
-    def was_in_vain(self) -> None:
-        if self._who is not None:
-            manners().note_vain(self._who)
-
-
-@contextmanager
-def looking_up() -> Iterator[Lookup]:
-    """Raises ShareSpent or NotAsked where the payer has looked too often, whatever it looks for now."""
-    who = payer.get()
-    if who is not None:
-        manners().refuse_lookup(who)
-    token = payer.set(replace(who, is_lookup=True) if who else None)
-    try:
-        yield Lookup(who)
-    finally:
-        payer.reset(token)
-
-
-def in_the_name_of(who: Payer | None, call: Callable[[], Answer]) -> Callable[[], Answer]:
-    """The call as another thread makes it: paid by whoever asked."""
-
-    def paid() -> Answer:
-        token = payer.set(who)
-        try:
-            return call()
-        finally:
-            payer.reset(token)
-
-    return paid
-
-
 def deadline_from_now() -> float:
     """The moment, in seconds of `time.monotonic()`, by which a request that begins now must be answered."""
     return time.monotonic() + float(settings.REQUEST_DEADLINE)
@@ -205,6 +145,12 @@ def _wait_for(
     return answers, joined
 
 
+def begin(name: str, call: Callable[[], object]) -> None:
+    """Asks for who waits elsewhere, unless it is being asked already."""
+    with suppress(RuntimeError):  # the process ends
+        _join(name, call)
+
+
 def ask_behind(name: str, call: Callable[[], object]) -> None:
     """Asks behind the answer that is being made, unless it is being asked already; a failure costs nobody anything."""
     who = payer.get()
@@ -249,9 +195,9 @@ def _land(flights: dict[str, Future[Any]], name: str, future: Future[Any]) -> No
 
 
 def settle_down() -> None:
-    """Waits until nothing is under way behind answers any more."""
+    """Waits until nothing is under way any more."""
     with _flights_lock:
-        futures = [*_behind.values(), *_trials.values()]
+        futures = [*_flights.values(), *_behind.values(), *_trials.values()]
     wait(futures)
 
 

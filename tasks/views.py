@@ -115,8 +115,8 @@ class TasksView(PaidByCaller, GenericAPIView[Task]):
 
     @openapi.list_tasks
     def get(self, request: Request) -> HttpResponseBase:
-        tasks = cast(TaskQuerySet, self.filter_queryset(self.get_queryset()))
         wanted = page_query(request)
+        tasks = cast(TaskQuerySet, self.filter_queryset(self.get_queryset()))
         if request.method == "HEAD":
             return without_body()
         page, etags = paging.read(tasks, limit=wanted["limit"], after=wanted["cursor"]), etags_of(request)

@@ -1,16 +1,16 @@
 """Requests that wait for a run to change: held without a database connection, and looked for by one thread for all.
 
-That thread asks Trigger.dev behind the answers, once for all who wait for a run and, where the cache is shared, for all
-processes. It also sees who has left meanwhile.
+That thread has each run asked for once for all who wait for it and, where the cache is shared, for all processes. It
+also sees who has left meanwhile.
 """
 
 import logging
+import select
 import socket
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache as once
 from functools import partial
@@ -23,8 +23,9 @@ from django.utils import timezone
 
 from tasks import runs, upstream
 from tasks.known import alone
-from tasks.manners import Payer, payer
+from tasks.payers import Payer, in_the_name_of, payer
 from tasks.snapshots import UNFINISHED_FOR, Snapshot
+from tasks.trigger import errors
 
 # What is left to the requests that do not wait, of the threads of a worker.
 THREADS_FOR_OTHERS = 16
@@ -39,54 +40,73 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Waiter:
-    """One request that waits for a run to have another status than this."""
+    """One request that waits for a run to be otherwise than in this snapshot."""
 
     run_id: str
-    status: str | None
+    seen: Snapshot
     has_left: Callable[[], bool]
     is_over: threading.Event = field(default_factory=threading.Event)
-    left: bool = False
-    # Who pays for the questions in its turn.
+    # Who pays when it is this one's turn.
     payer: Payer | None = field(default_factory=payer.get)
 
     def is_answered_by(self, snapshot: Snapshot) -> bool:
-        return snapshot.status != self.status or snapshot.is_final
+        return snapshot.status != self.seen.status or snapshot.is_final
+
+
+@dataclass
+class WatchedRun:
+    """A run that somebody waits for. `latest`: what is known of it, also where the cache does not keep it."""
+
+    latest: Snapshot
+    waiters: list[Waiter] = field(default_factory=list)
+    asked_at: datetime | None = None
+    turn: int = 0
+
+    def may_be_asked_for(self, *, now: datetime) -> bool:
+        """Where no answer comes, it is not asked for at each look."""
+        if self.latest.is_fresh(now=now):
+            return False
+        return self.asked_at is None or not timedelta() <= now - self.asked_at < UNFINISHED_FOR
+
+    def next_payer(self) -> Payer | None:
+        """In turns: what one of them cannot pay is asked by the next."""
+        self.turn += 1
+        return self.waiters[self.turn % len(self.waiters)].payer
 
 
 class Waiting:
-    """All that wait in this process. Its thread lives as long as somebody does."""
+    """All that wait in this process. Its thread lives as long as somebody does; without one somebody else looks."""
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, places: int, *, has_thread: bool = True) -> None:
+        self._places, self._has_thread = places, has_thread
         self._lock = threading.Lock()
-        self._waiters: dict[str, list[Waiter]] = defaultdict(list)
-        self._count = 0
+        self._watched: dict[str, WatchedRun] = {}
         self._thread: threading.Thread | None = None
-        self._asked_at: dict[str, datetime] = {}
-        self._turn = 0
         # Set when the process is about to end: nobody is held any longer.
         self.is_ending: Callable[[], bool] = lambda: False
+
+    def __len__(self) -> int:
+        with self._lock:
+            return sum(len(run.waiters) for run in self._watched.values())
 
     def join(self, waiter: Waiter) -> bool:
         """False when as many wait already as may."""
         with self._lock:
-            if self._count >= self._places or self.is_ending():
+            if sum(len(run.waiters) for run in self._watched.values()) >= self._places or self.is_ending():
                 return False
-            self._waiters[waiter.run_id].append(waiter)
-            self._count += 1
-            if self._thread is None:
+            if self._has_thread and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._keep_looking, name="waiting", daemon=True)
                 self._thread.start()
+            self._watched.setdefault(waiter.run_id, WatchedRun(waiter.seen)).waiters.append(waiter)
         WAITING.inc()
         return True
 
     def leave(self, waiter: Waiter) -> None:
         with self._lock:
-            waiters = self._waiters[waiter.run_id]
-            waiters.remove(waiter)
-            if not waiters:
-                del self._waiters[waiter.run_id]
-            self._count -= 1
+            run = self._watched[waiter.run_id]
+            run.waiters.remove(waiter)
+            if not run.waiters:
+                del self._watched[waiter.run_id]
         WAITING.dec()
 
     def finish(self) -> None:
@@ -97,51 +117,68 @@ class Waiting:
 
     def _keep_looking(self) -> None:
         while True:
-            with self._lock:
-                if not self._waiters:
-                    self._thread = None
-                    self._asked_at.clear()
-                    return
-                waiters = {run_id: list(waiting) for run_id, waiting in self._waiters.items()}
             try:
-                self.look(waiters, now=timezone.now())
+                if not self.look(now=timezone.now()):
+                    return
             except Exception:
                 logger.exception("Those who wait for a run could not be served; it is tried again")
             time.sleep(TICK)
 
-    def look(self, waiters: dict[str, list[Waiter]], *, now: datetime) -> None:
-        """Lets those go whose run has changed or is gone; has runs asked for that are no longer fresh."""
-        names = {runs.run_name(run_id): run_id for run_id in waiters}
+    def look(self, *, now: datetime) -> bool:
+        """Lets those go whose wait is over, and has runs asked for that are not fresh. False when nobody waits."""
+        with self._lock:
+            names = {runs.run_name(run_id): run_id for run_id in self._watched}
+            if not names:
+                self._thread = None
+                return False
         kept: dict[str, Snapshot] = cache.get_many(names)
         is_ending = self.is_ending()
-        for name, run_id in names.items():
-            snapshot = kept.get(name)
-            for waiter in waiters[run_id]:
-                waiter.left = waiter.has_left()
-                if is_ending or waiter.left or snapshot is None or waiter.is_answered_by(snapshot):
-                    waiter.is_over.set()
-            if snapshot is not None and not snapshot.is_fresh(now=now) and self._may_ask(run_id, now):
-                self._turn += 1
-                ask_behind(name, run_id, waiters[run_id][self._turn % len(waiters[run_id])].payer, now=now)
-
-    def _may_ask(self, run_id: str, now: datetime) -> bool:
-        """Where the answer does not come, or not into the cache, it is not asked for at each look."""
-        asked_at = self._asked_at.get(run_id)
-        if asked_at is not None and timedelta() <= now - asked_at < UNFINISHED_FOR:
-            return False
-        self._asked_at[run_id] = now
+        with self._lock:
+            for name, run_id in names.items():
+                run = self._watched.get(run_id)
+                if run is None:
+                    continue
+                self._tell(run, kept.get(name))
+                for waiter in run.waiters:
+                    if is_ending or waiter.has_left():
+                        waiter.is_over.set()
+                if run.may_be_asked_for(now=now):
+                    run.asked_at = now
+                    self._ask(name, run_id, run.next_payer(), now=now)
         return True
+
+    def _ask(self, name: str, run_id: str, who: Payer | None, *, now: datetime) -> None:
+        fetch = partial(runs.fetch_run, run_id, now=now, deadline=upstream.deadline_from_now)
+        ask = partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now))
+        poll = partial(upstream.begin, name, partial(self._poll, run_id, ask))
+        in_the_name_of(replace(who, is_poll=True) if who else None, poll)()
+
+    def _poll(self, run_id: str, ask: Callable[[], Snapshot]) -> Snapshot:
+        """In a thread that asks. What goes wrong is tried again; a run that is gone will not come back."""
+        try:
+            snapshot = ask()
+        except errors.NotFound:
+            with self._lock:
+                for waiter in self._watched[run_id].waiters if run_id in self._watched else ():
+                    waiter.is_over.set()
+            raise
+        with self._lock:
+            if run_id in self._watched:
+                self._tell(self._watched[run_id], snapshot)
+        return snapshot
+
+    def _tell(self, run: WatchedRun, snapshot: Snapshot | None) -> None:
+        """That nothing is kept says nothing of the run: the cache may be away."""
+        if snapshot is not None and snapshot.as_of > run.latest.as_of:
+            run.latest = snapshot
+        for waiter in run.waiters:
+            if waiter.is_answered_by(run.latest):
+                waiter.is_over.set()
 
 
 @once
 def waiting() -> Waiting:
     return Waiting(max(0, settings.THREADS - THREADS_FOR_OTHERS))
-
-
-def ask_behind(name: str, run_id: str, who: Payer | None, *, now: datetime) -> None:
-    fetch = partial(runs.fetch_run, run_id, now=now, deadline=upstream.deadline_from_now)
-    ask = partial(upstream.ask_behind, name, partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now)))
-    upstream.in_the_name_of(who, ask)()
 
 
 def wait_for_change(waiter: Waiter, *, seconds: float) -> bool:
@@ -166,12 +203,15 @@ def give_connections_back() -> None:
 
 
 def has_left(connection: socket.socket | None) -> bool:
-    """Whether the client has closed its connection; looked for without reading what it may have sent."""
-    if connection is None:
+    """Whether the client has closed its connection; nothing is read of what it may have sent.
+
+    Not every system can tell, and one that only ends its own side looks alike: so it is answered all the same.
+    """
+    if connection is None or not hasattr(select, "POLLRDHUP"):
         return False
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
+        watched = select.poll()
+        watched.register(connection.fileno(), select.POLLRDHUP)
+        return bool(watched.poll(0))
+    except (OSError, ValueError):  # it is closed on our side
         return True

@@ -114,6 +114,17 @@ def test_the_use_of_a_key_is_written_after_the_answer(cast: Cast) -> None:
     assert order.index("UPDATE") > max(index for index, word in enumerate(order) if word == "SELECT")
 
 
+@pytest.mark.django_db(transaction=True)
+def test_noting_the_use_of_a_key_leaves_no_connection_with_the_thread(cast: Cast) -> None:
+    """With an idle thread it would be missing from the pool."""
+    client = with_key(make_key(cast.alice))
+    client.get("/api/tasks")
+    assert ApiKey.objects.get().last_used_at is not None
+    ApiKey.objects.update(last_used_at=None)
+    client.get("/api/tasks")
+    assert connection.connection is None
+
+
 def test_demo_keys_work_beside_a_local_trigger_only(cast: Cast, settings: Settings) -> None:
     key = keys.demo("alice")
     ApiKey.objects.create(account=cast.alice, name="Demo", digest=keys.digest(key, secret=settings.API_KEY_SECRET))

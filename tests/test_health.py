@@ -10,7 +10,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from pytest_django import Settings
 
-from recoup.health import check_migrations
+from recoup.health import check_migrations, readiness
 from tasks import upstream
 from tasks.trigger import errors
 from tasks.trigger.standin.faults import Fault
@@ -18,6 +18,11 @@ from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_task
 from tests.client import ContractClient
 from tests.conftest import use_redis
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known() -> None:
+    readiness.cache_clear()
 
 
 def down(*args: Any) -> None:
@@ -80,6 +85,7 @@ def test_trigger_being_away_is_told_and_it_stays_ready(db: None, client: Client,
         (Fault("hang"), 5, {"status": "left alone after failures"}),
         (Fault("rate_limit", seconds=9), 1, {"status": "rate limited", "seconds": 9.0}),
     ):
+        readiness.cache_clear()
         upstream.manners.cache_clear()
         upstream.client.cache_clear()
         trigger.faults.clear()
@@ -89,6 +95,18 @@ def test_trigger_being_away_is_told_and_it_stays_ready(db: None, client: Client,
                 upstream.client().retrieve_run("run_x", deadline=upstream.deadline_from_now())
         response = client.get("/readyz")
         assert (response.status_code, response.json()["trigger"]) == (200, told)
+
+
+def test_many_probes_at_once_are_one_check(db: None, client: Client) -> None:
+    asked = list[str]()
+
+    def count(execute: Any, sql: str, *arguments: Any) -> Any:
+        asked.append(sql)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(count):
+        assert {client.get("/readyz").status_code for _ in range(5)} == {200}
+    assert asked.count("SELECT 1") == 1
 
 
 # --- Metrics ---------------------------------------------------------------------------------------------------------

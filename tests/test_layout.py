@@ -31,12 +31,13 @@ LAYERS = (
         "tasks.trigger.client",
         "tasks.breaker",
         "tasks.fair_threads",
+        "tasks.payers",
     ),
     ("tasks.trigger.standin*",),
     ("tasks.pace", "tasks.schedule_list"),
     ("tasks.manners",),
     ("tasks.upstream", "tasks.models", "tasks.migrations.*"),
-    ("tasks.run_owners",),
+    ("tasks.run_owners", "tasks.lookups"),
     ("tasks.snapshots", "tasks.fires"),
     ("tasks.known",),
     ("tasks.runs", "tasks.paging"),
@@ -80,7 +81,7 @@ DOORS = {
 # What knows neither Django nor our models.
 PURE = (
     *("accounts.keys", "accounts.ids", "tasks.cron*", "tasks.zones", "tasks.lifeline", "tasks.moments"),
-    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace", "tasks.breaker", "tasks.fair_threads"),
+    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace", "tasks.breaker", "tasks.fair_threads", "tasks.payers"),
 )
 
 

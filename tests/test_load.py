@@ -8,6 +8,8 @@ import os
 import random
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -34,7 +36,7 @@ from tasks.trigger.standin.wire import Standin
 from tasks.waiting import THREADS_FOR_OTHERS
 from tests.cast import Cast, make_key, make_task
 from tests.conftest import TRIGGER_KEY
-from tests.services import Service, database_url
+from tests.services import ROOT, Service, database_url
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("load")]
 # LOAD_THREADS, LOAD_GUESSES and LOAD_GUESSES_A_SECOND in the environment choose other workers and another flood.
@@ -257,6 +259,17 @@ def test_a_worker_that_ends_answers_those_who_wait(world: World) -> None:
     waiting.join(30)
     (answer,) = answers
     assert (answer.status, answer.headers["Retry-After"]) == (200, "2")
+
+
+def test_a_second_start_by_mistake_leaves_the_counts_of_the_first(world: World) -> None:
+    service = world.start()
+    world.get("/api/tasks")
+    environment = {**world.environment, "PORT": str(service.port)}
+    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "recoup.wsgi"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as second:
+        wait_until(lambda: world.metric("django_http_responses_total_by_status_total") > 0)
+        second.terminate()
+    assert world.metric("django_http_responses_total_by_status_total") > 0
 
 
 # --- Outages ---------------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from pytest_django import Settings
 from tasks import upstream
 from tasks.breaker import FAILURES, PAUSE, TRIAL, Breaker
 from tasks.fair_threads import FairThreads
-from tasks.manners import LOOKUPS_A_MINUTE, Payer, payer
+from tasks.manners import LOOKUPS_A_MINUTE
 from tasks.models import Task
+from tasks.payers import Payer, in_the_name_of, paid_by, payer
 from tasks.trigger import errors
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.messages import Request
@@ -284,9 +285,9 @@ def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
     settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 1
-    with upstream.paid_by("greedy"):
+    with paid_by("greedy"):
         assert [ask() for _ in range(12)] == ["answered"] * 10 + ["ShareSpent"] * 2
-    with upstream.paid_by("modest"):
+    with paid_by("modest"):
         assert ask() == "answered"
 
 
@@ -471,8 +472,8 @@ def test_no_asker_has_all_of_the_threads() -> None:
 
 
 def test_a_call_is_paid_by_who_asked_for_it_in_another_thread_too() -> None:
-    with upstream.paid_by("alice"):
-        call = upstream.in_the_name_of(payer.get(), payer.get)
+    with paid_by("alice"):
+        call = in_the_name_of(payer.get(), payer.get)
     assert (call(), payer.get()) == (Payer("alice"), None)
 
 
@@ -548,5 +549,5 @@ def test_a_share_is_one_for_all_processes_too(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
     settings.TRIGGER_CALLS_A_MINUTE = 20
-    with upstream.paid_by("greedy"):
+    with paid_by("greedy"):
         assert [ask() for _ in range(12)] == ["answered"] * 10 + ["ShareSpent"] * 2

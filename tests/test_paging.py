@@ -144,6 +144,12 @@ def test_while_tasks_come_and_go_nothing_comes_twice_and_nothing_that_stays_is_m
     assert set(there) - deleted <= set(seen)
 
 
+def test_what_is_wrong_is_said_before_what_is_not_allowed(alice_api: ContractClient, cast: Cast) -> None:
+    for wrong in ("limit=0", "cursor=zz", "limit=1&limit=2", "cursor="):
+        response = alice_api.get(f"{PATH}?account_id={cast.charlie.pk}&{wrong}")
+        assert (response.status_code, response.json()["message"].split()[0]) == (400, wrong.split("=")[0])
+
+
 def test_a_page_asks_trigger_for_its_own_tasks_only(alice_api: ContractClient, cast: Cast, trigger: Any) -> None:
     for number in range(10):
         make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")

@@ -52,6 +52,7 @@ def test_what_has_not_changed_is_an_empty_304_with_its_tag(
     for response in (first, second):
         assert response["Cache-Control"] == "private"
         assert {"x-api-key", "Authorization"} <= set(response["Vary"].split(", "))
+    assert "Content-Length" not in second
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ def provider(settings: Settings) -> Iterator[responses.RequestsMock]:
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         mock.get(JWKS_URL, json=JWKS)
         yield mock
+        # A fetch that nobody waits for would be counted by the next test.
+        for thread in threading.enumerate():
+            if thread.name == "jwks":
+                thread.join(10)
 
 
 @pytest.fixture

@@ -9,12 +9,15 @@ from urllib.parse import urlencode
 
 import pytest
 import time_machine
+from django.core.cache import cache
 from django.db import connection, connections
 from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import ApiKey, Membership
 from tasks import upstream
+from tasks.payers import Payer, paid_by
+from tasks.runs import run_name
 from tasks.snapshots import UNFINISHED_FOR
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.state import StandinRun
@@ -74,7 +77,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def waiters() -> int:
-    return waiting()._count
+    return len(waiting())
 
 
 def hold(*asking: Asking) -> None:
@@ -192,10 +195,10 @@ class Watched(threading.Event):
 
 
 def test_the_database_connection_is_given_back_before_waiting(alice_api: ContractClient, run: StandinRun) -> None:
-    alice_api.get(PATH, {"runId": run.id})
+    waiter = a_waiter(alice_api, run)
+    waiter.is_over = event = Watched()
     connection.ensure_connection()
-    event = Watched()
-    assert wait_for_change(Waiter(run.id, "EXECUTING", has_left=lambda: False, is_over=event), seconds=1)
+    assert wait_for_change(waiter, seconds=1)
     assert event.had_connection is False
 
 
@@ -302,32 +305,109 @@ def test_a_client_that_has_left_is_seen_without_reading_what_it_sent() -> None:
     assert not has_left(None)
 
 
-def test_who_has_left_is_let_go_at_the_next_look(run: StandinRun, alice_api: ContractClient) -> None:
-    alice_api.get(PATH, {"runId": run.id})
+# --- One look --------------------------------------------------------------------------------------------------------
+
+
+def a_waiter(api: ContractClient, run: StandinRun, **fields: Any) -> Waiter:
+    """For the run as it is now."""
+    api.get(PATH, {"runId": run.id})
+    return Waiter(run.id, cache.get(run_name(run.id)), **{"has_left": lambda: False, **fields})
+
+
+@pytest.fixture
+def room() -> Waiting:
+    """Nobody looks but the test."""
+    return Waiting(places=10, has_thread=False)
+
+
+def look(room: Waiting) -> None:
+    room.look(now=timezone.now())
+    upstream.settle_down()
+
+
+def test_who_has_left_is_let_go(run: StandinRun, alice_api: ContractClient, room: Waiting) -> None:
     ours, theirs = socketpair()
-    waiter = Waiter(run.id, "EXECUTING", has_left=lambda: has_left(ours))
-    room = Waiting(places=1)
-    room.look({run.id: [waiter]}, now=timezone.now())
+    waiter = a_waiter(alice_api, run, has_left=lambda: has_left(ours))
+    room.join(waiter)
+    look(room)
     assert not waiter.is_over.is_set()
     theirs.close()
-    room.look({run.id: [waiter]}, now=timezone.now())
-    assert (waiter.is_over.is_set(), waiter.left) == (True, True)
+    look(room)
+    assert waiter.is_over.is_set()
     ours.close()
 
 
 def test_a_run_whose_answer_does_not_come_is_not_asked_for_at_each_look(
-    run: StandinRun, alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
+    run: StandinRun, alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller, room: Waiting
 ) -> None:
-    alice_api.get(PATH, {"runId": run.id})
+    room.join(a_waiter(alice_api, run))
     trigger.faults.add(Fault("hang"))
     trigger.asked.clear()
-    waiter, room = Waiter(run.id, "EXECUTING", has_left=lambda: False), Waiting(places=1)
     clock.shift(10)
     for _ in range(10):
-        room.look({run.id: [waiter]}, now=timezone.now())
-        upstream.settle_down()
+        look(room)
     assert trigger.asked[ONE_RUN] == 1
     clock.shift(UNFINISHED_FOR.total_seconds())
-    room.look({run.id: [waiter]}, now=timezone.now())
-    upstream.settle_down()
+    look(room)
     assert trigger.asked[ONE_RUN] == 2
+
+
+def test_a_cache_that_is_empty_lets_nobody_go_and_hides_nothing(
+    run: StandinRun, alice_api: ContractClient, clock: time_machine.Traveller, room: Waiting
+) -> None:
+    """As with Redis away, or a run that is too large to be kept."""
+    waiter = a_waiter(alice_api, run)
+    room.join(waiter)
+    cache.clear()
+    look(room)
+    assert not waiter.is_over.is_set()
+    clock.shift(61)
+    look(room)
+    assert waiter.is_over.is_set()
+
+
+def test_what_the_first_of_them_cannot_pay_is_asked_by_the_next(
+    cast: Cast,
+    run: StandinRun,
+    alice_api: ContractClient,
+    trigger: Standin,
+    clock: time_machine.Traveller,
+    room: Waiting,
+) -> None:
+    room.join(a_waiter(alice_api, run, payer=Payer("poor")))
+    room.join(a_waiter(alice_api, run, payer=Payer("rich")))
+    with paid_by("poor"):
+        for _ in range(250):
+            upstream.client().list_runs(tag="account:x", limit=1, deadline=upstream.deadline_from_now())
+    trigger.asked.clear()
+    for _ in range(2):
+        clock.shift(3)
+        look(room)
+    assert trigger.asked[ONE_RUN] == 1
+
+
+def test_who_waits_for_many_runs_keeps_something_of_its_share(
+    cast: Cast, alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller, room: Waiting
+) -> None:
+    trigger.rate_limit = 0
+    tags = [f"account:{cast.alice.pk}"]
+    for _ in range(10):
+        run = trigger.state.add_run(StandinRun("t", trigger.state.now, tags=tags, stuck_as="EXECUTING"))
+        room.join(a_waiter(alice_api, run, payer=Payer(str(cast.alice.pk))))
+    for _ in range(25):
+        clock.shift(2.1)
+        look(room)
+    assert alice_api.get(PATH).status_code == 200
+
+
+def test_what_looks_for_them_begins_anew_where_it_ended(run: StandinRun, alice_api: ContractClient) -> None:
+    room = Waiting(places=10)
+    ended = threading.Thread(target=lambda: None)
+    ended.start()
+    ended.join()
+    room._thread = ended
+    waiter = a_waiter(alice_api, run, has_left=lambda: True)
+    room.join(waiter)
+    assert waiter.is_over.wait(10)
+    room.leave(waiter)
+    room.finish()

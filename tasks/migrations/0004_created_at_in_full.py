@@ -1,4 +1,4 @@
-"""SQLite's own now() writes three digits of a second, and Django six: as texts the two do not compare as moments do."""
+"""SQLite's own now() writes three digits of a second, and Django six or none: as texts they compare otherwise."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from django.db import migrations, models
 def fill_digits(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor == "sqlite":
         schema_editor.execute(
-            "UPDATE tasks_task SET created_at = created_at || '000' WHERE created_at GLOB '*.[0-9][0-9][0-9]'"
+            "UPDATE tasks_task SET created_at = CASE WHEN created_at GLOB '*.000' "
+            "THEN substr(created_at, 1, length(created_at) - 4) ELSE created_at || '000' END "
+            "WHERE created_at GLOB '*.[0-9][0-9][0-9]'"
         )
 
 

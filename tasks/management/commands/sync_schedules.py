@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from accounts.lookup import UnknownAccount, account_named
 from tasks import upstream
 from tasks.pace import Pace
+from tasks.payers import paid_by
 from tasks.reconciliation import Change, Result, Watcher
 from tasks.schedules import Step
 from tasks.sync import Options, Report, Status, run_pass
@@ -104,7 +105,7 @@ class Command(BaseCommand):
             if not is_ours:
                 return None
             watcher = self.watcher(as_json=as_json)
-            with watcher.shown(), upstream.paid_by("commands"):
+            with watcher.shown(), paid_by("commands"):
                 pace = Pace(upstream.client(), now=timezone.now, wait=watcher.wait)
                 report = run_pass(options, pace=pace, watcher=watcher)
         self.print_report(report, options, as_json=as_json)
