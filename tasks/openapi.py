@@ -235,7 +235,7 @@ list_or_retrieve_runs = extend_schema(
             "wait",
             {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
             description=(
-                "With `runId`: seconds to wait until the run has another status or is finished. With `If-None-Match` "
+                "With `runId`: seconds, 25 at most, to wait until the run has another status or is finished. With `If-None-Match` "
                 "what has changed since is answered at once, and so is everything while too many wait."
             ),
         ),

@@ -35,6 +35,8 @@ SCREEN = """
   Alice's runs, and the one that is being made at this moment:
     curl -s 'http://{host}:{port}/api/tasks/runs?limit=3' -H 'x-api-key: {alice}'
     curl -s 'http://{host}:{port}/api/tasks/runs?runId={run}' -H 'x-api-key: {alice}'
+  The same, once something has become of it, and after 25 seconds at the latest:
+    curl -s 'http://{host}:{port}/api/tasks/runs?runId={run}&wait=25' -H 'x-api-key: {alice}'
 
   Bob shares her organization and may look, Charlie may not:
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {bob}'
@@ -54,6 +56,10 @@ SCREEN = """
 
   Dora is an admin:
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'Authorization: Bearer {dora}'
+
+  Is the service ready, and what has it asked of Trigger.dev?
+    curl -s 'http://{host}:{port}/readyz'
+    curl -s 'http://{host}:{port}/metrics' | grep recoup_
 
   Ctrl-C ends it. What you changed stays for the next time.
 """
