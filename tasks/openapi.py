@@ -235,8 +235,8 @@ list_or_retrieve_runs = extend_schema(
             "wait",
             {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
             description=(
-                "With `runId`: seconds, 25 at most, to wait until the run has another status or is finished. With `If-None-Match` "
-                "what has changed since is answered at once, and so is everything while too many wait."
+                "With `runId`: seconds, 25 at most, to wait until the run has another status or is finished. With "
+                "`If-None-Match` what has changed since is answered at once, and so is everything while too many wait."
             ),
         ),
         IF_NONE_MATCH,
