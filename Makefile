@@ -35,7 +35,7 @@ test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgre
 	@$(CLEAN) DATABASE_URL=$(POSTGRES_URL) $(PY) -m pytest
 
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
-	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadgroup
+	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadfile
 
 bench: $(VENV)/.runtime ## Measure what requests cost, and how that grows (half an hour; BENCH_TASKS=20000 for a short one)
 	@$(CLEAN) POSTGRES_URL=$(POSTGRES_URL) $(PY) -m bench

@@ -19,8 +19,8 @@ import pytest
 
 from tests.services import ROOT, free_port, is_open
 
-# One after the other: every demo wants the port of the stand-in.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
+# One after the other, as make test-slow plays each file: every demo wants the port of the stand-in.
+pytestmark = pytest.mark.slow
 WITHIN = 60
 
 

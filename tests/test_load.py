@@ -38,7 +38,7 @@ from tests.cast import Cast, make_key, make_task
 from tests.conftest import TRIGGER_KEY
 from tests.services import ROOT, Service, database_url
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("load")]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 # LOAD_THREADS, LOAD_GUESSES and LOAD_GUESSES_A_SECOND in the environment choose other workers and another flood.
 THREADS = int(os.environ.get("LOAD_THREADS", "66"))
 GUESSES = int(os.environ.get("LOAD_GUESSES", "1000"))
