@@ -4,6 +4,7 @@ A probe names neither a host of ours nor comes through the proxy that ends TLS, 
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from tasks.models import Task
 OK, FAILED = "ok", "failed"
 # Seconds that a result is told without checking again: anybody may ask.
 KEPT_FOR = 1.0
+# While a check hangs, for so long what was told before.
+BELIEVED_FOR = 5.0
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 logger = logging.getLogger(__name__)
@@ -43,8 +46,8 @@ class Readiness:
 
     def __init__(self) -> None:
         self._checking = threading.Lock()
-        self._checked_at, self._is_ready = 0.0, False
-        self._body: dict[str, Any] = {"status": "not ready"}
+        self._checked_at, self._is_ready = -math.inf, False
+        self._body: dict[str, Any] = {}
 
     def answer(self) -> JsonResponse:
         if time.monotonic() - self._checked_at > KEPT_FOR and self._checking.acquire(blocking=False):
@@ -53,6 +56,8 @@ class Readiness:
                 self._checked_at = time.monotonic()
             finally:
                 self._checking.release()
+        if time.monotonic() - self._checked_at > BELIEVED_FOR:
+            return JsonResponse({"status": "not ready", "checks": "have not ended"}, status=503)
         return JsonResponse(self._body, status=200 if self._is_ready else 503)
 
 

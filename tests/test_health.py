@@ -1,5 +1,6 @@
 """Whether it lives, whether it can serve, and what can be counted of it."""
 
+import threading
 from datetime import datetime
 from typing import Any
 
@@ -107,6 +108,29 @@ def test_many_probes_at_once_are_one_check(db: None, client: Client) -> None:
     with connection.execute_wrapper(count):
         assert {client.get("/readyz").status_code for _ in range(5)} == {200}
     assert asked.count("SELECT 1") == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_a_check_hangs_others_are_told_that_nothing_is_known(client: Client) -> None:
+    begun, release, answers = threading.Event(), threading.Event(), list[Any]()
+
+    def hang(execute: Any, *arguments: Any) -> Any:
+        begun.set()
+        release.wait(10)
+        return execute(*arguments)
+
+    def probe() -> None:
+        with connection.execute_wrapper(hang):
+            answers.append(Client().get("/readyz").status_code)
+        connection.close()
+
+    first = threading.Thread(target=probe)
+    first.start()
+    assert begun.wait(10)
+    answers.append(client.get("/readyz").status_code)
+    release.set()
+    first.join(10)
+    assert answers == [503, 200]
 
 
 # --- Metrics ---------------------------------------------------------------------------------------------------------

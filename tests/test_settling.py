@@ -126,10 +126,11 @@ class World:
         self.trigger.before = self.trigger.after = lambda request: None
         self.trigger.faults.clear()
         self.trigger.do_late()
-        for _ in range(3):
+        for _ in range(4):
             self.pass_time(120)
             if Task.objects.get(pk=self.task_id).sync_status != SyncStatus.IN_SYNC:
                 self.settle()
+                upstream.settle_down()  # after failures it may be tried by a call of its own first
         row = Task.objects.get(pk=self.task_id)
         held = self.trigger.state.schedule(str(row.pk))
         wanted = schedules.wanted_by(row)
