@@ -3,18 +3,23 @@
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth import get_user_model
 from django.db import connection, connections
-from django.test import Client
+from django.test import Client, override_settings
 from django.utils import timezone
 from rest_framework.test import APIClient
 
 from accounts.models import ArtistLink
+from tasks import upstream
+from tasks.breaker import PAUSE, TRIAL
 from tasks.models import SyncStatus, Task
 from tasks.settling import UNSETTLED_FOR, settle
+from tasks.trigger import errors
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
@@ -73,7 +78,23 @@ def test_no_transaction_is_open_while_trigger_is_asked(task: Task, cast: Cast, t
     assert not any(opened)
 
 
+def let_it_be_asked_again(passing: time_machine.Traveller) -> None:
+    """After failures in a row it is left alone, and these writers are to meet at Trigger.dev."""
+    while upstream.manners().is_resting():
+        passing.shift(PAUSE + TRIAL)
+        with suppress(errors.TriggerError):
+            upstream.client().retrieve_schedule("unknown", deadline=upstream.deadline_from_now())
+        upstream.settle_down()
+
+
 def check_rounds(task: Task, cast: Cast, trigger: Standin, *, rounds: int, seed: int) -> None:
+    with time_machine.travel(timezone.now()) as passing, override_settings(TRIGGER_CALLS_A_MINUTE=10**6):
+        play_rounds(task, cast, trigger, passing, rounds=rounds, seed=seed)
+
+
+def play_rounds(
+    task: Task, cast: Cast, trigger: Standin, passing: time_machine.Traveller, *, rounds: int, seed: int
+) -> None:
     trigger.rate_limit = 0
     chance, key = random.Random(seed), make_key(cast.alice)
     for number in range(rounds):
@@ -83,6 +104,7 @@ def check_rounds(task: Task, cast: Cast, trigger: Standin, *, rounds: int, seed:
         one, other = (f"{number % 60} {hour} * * *" for hour in (1, 2))
         statuses = at_once(patch(key, task, schedule=one), patch(key, task, schedule=other, enabled=True))
         assert statuses == [200, 200], f"seed {seed}, round {number}"
+        let_it_be_asked_again(passing)
     trigger.faults.clear()
     trigger.do_late()
     row = Task.objects.get(pk=task.pk)
