@@ -159,7 +159,15 @@ class Manners:
         return Limit(f"lookups:{self._environment}", most, max(1, most // settings.WEB_CONCURRENCY))
 
     def _vain_lookups_of(self, who: Payer) -> Limit:
-        return Limit(f"vain:{self._environment}:{who.name}", LOOKUPS_A_MINUTE)
+        # Of all lookups the others must find something left, however many workers share them.
+        most, alone = (
+            min(LOOKUPS_A_MINUTE, max(1, of * 4 // 5)) for of in (self._all_lookups.most, self._alone_lookups)
+        )
+        return Limit(f"vain:{self._environment}:{who.name}", most, alone)
+
+    @property
+    def _alone_lookups(self) -> int:
+        return self._all_lookups.alone or self._all_lookups.most
 
     def _refuse_when_spent(self, spent: Spent | None) -> None:
         if spent is None:

@@ -109,7 +109,7 @@ class Reconciliation:
             self.wait_until(moment, tasks=len(queue) + 1)
             outcome = self.settle_one(task_id)
             looks[task_id] += outcome.retry_after is None
-            failures[task_id] += not (outcome.settled or outcome.is_busy or outcome.retry_after)
+            failures[task_id] += not (outcome.settled or outcome.is_busy or outcome.retry_after is not None)
             is_last = looks[task_id] >= MOST_LOOKS or failures[task_id] >= MOST_FAILURES
             again = self.look_again_at(task_id, outcome, is_last=is_last)
             if again is not None:

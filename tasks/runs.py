@@ -181,7 +181,7 @@ def retrieve(
                 own = f"{name} for {caller.pk}"
                 known = ask(name, None, fetch, is_enough=enough, now=now, deadline=deadline, question=own)
                 known = as_seen(caller, known, account_id)
-            except (errors.NotFound, RunNotFound):
+            except (errors.NotFound, RunNotFound, errors.Failed, errors.BrokenAnswer):
                 lookup.was_in_vain()
                 raise
             lookup.was_found()
