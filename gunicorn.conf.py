@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from typing import Any
 
@@ -12,10 +13,9 @@ from gunicorn.http import message
 
 from recoup import settings
 
-# Where the workers of this master put their counts together; the library looks for it when it is imported. Another
-# master, that takes over or was started by mistake, has its own; a reload keeps it.
-if os.environ.get("RECOUP_METRICS_OF") != str(os.getpid()):
-    os.environ["RECOUP_METRICS_OF"] = str(os.getpid())
+# Where the workers of this master put their counts together; the library looks for it when it is imported. A reload
+# keeps the folder; another master, that takes over or was started by mistake, has its own.
+if "prometheus_client" not in sys.modules:
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="recoup-metrics-")
 
 from prometheus_client import multiprocess
@@ -57,6 +57,8 @@ def hide_headers(record: logging.LogRecord) -> bool:
 
 
 def on_starting(server: Any) -> None:
+    # With `--user` the workers are somebody else.
+    os.chown(os.environ["PROMETHEUS_MULTIPROC_DIR"], server.cfg.uid, server.cfg.gid)
     server.log.error_log.addFilter(hide_headers)
 
 

@@ -5,7 +5,7 @@ counts for itself. The minute slides: the former minute counts for the part of i
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,8 +35,10 @@ end
 return {0, 0, 0}
 """
 ADD = """
-local present = tonumber(redis.call('GET', KEYS[1]) or '0')
-redis.call('SET', KEYS[1], math.max(0, present + tonumber(ARGV[1])), 'EX', 120)
+for i, key in ipairs(KEYS) do
+  local present = tonumber(redis.call('GET', key) or '0')
+  redis.call('SET', key, math.max(0, present + tonumber(ARGV[i])), 'EX', 120)
+end
 return 1
 """
 
@@ -83,10 +85,11 @@ def _take(limits: Sequence[Limit], amount: int, *, at: float) -> Spent | None:
     return None
 
 
-def add(limit: Limit, amount: int, *, at: float) -> None:
+def add(amounts: Mapping[Limit, int], *, at: float) -> None:
     """Counts without asking; a negative amount takes back what was taken."""
-    _shared(ADD, _keys([limit], int(at // MINUTE))[:1], [amount])
-    _local.add(limit.name, amount, at=at)
+    _shared(ADD, _keys([*amounts], int(at // MINUTE))[::2], [*amounts.values()])
+    for limit, amount in amounts.items():
+        _local.add(limit.name, amount, at=at)
 
 
 def clear() -> None:

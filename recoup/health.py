@@ -25,8 +25,8 @@ from tasks.models import Task
 OK, FAILED = "ok", "failed"
 # Seconds that a result is told without checking again: anybody may ask.
 KEPT_FOR = 1.0
-# While a check hangs, for so long what was told before.
-BELIEVED_FOR = 5.0
+# While a check is made, for so long what was told before; where that is older, so long is waited for the check to end.
+BELIEVED_FOR, PATIENCE = 5.0, 2.0
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 logger = logging.getLogger(__name__)
@@ -44,21 +44,27 @@ def healthz(request: HttpRequest) -> HttpResponseBase:
 class Readiness:
     """What the checks said last. They are made by one thread at a time, however many probes come meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience: float = PATIENCE) -> None:
+        self._patience = patience
         self._checking = threading.Lock()
         self._checked_at, self._is_ready = -math.inf, False
         self._body: dict[str, Any] = {}
 
     def answer(self) -> JsonResponse:
-        if time.monotonic() - self._checked_at > KEPT_FOR and self._checking.acquire(blocking=False):
+        wait = self._patience if self._is_older_than(BELIEVED_FOR) else 0.0
+        if self._is_older_than(KEPT_FOR) and self._checking.acquire(timeout=wait):
             try:
-                self._is_ready, self._body = checked()
-                self._checked_at = time.monotonic()
+                if self._is_older_than(KEPT_FOR):
+                    self._is_ready, self._body = checked()
+                    self._checked_at = time.monotonic()
             finally:
                 self._checking.release()
-        if time.monotonic() - self._checked_at > BELIEVED_FOR:
+        if self._is_older_than(BELIEVED_FOR):
             return JsonResponse({"status": "not ready", "checks": "have not ended"}, status=503)
         return JsonResponse(self._body, status=200 if self._is_ready else 503)
+
+    def _is_older_than(self, seconds: float) -> bool:
+        return time.monotonic() - self._checked_at > seconds
 
 
 @once
@@ -73,11 +79,15 @@ def readyz(request: HttpRequest) -> HttpResponseBase:
 
 def checked() -> tuple[bool, dict[str, Any]]:
     checks = {name: result_of(name, check) for name, check in CHECKS.items()}
-    is_ready = set(checks.values()) == {OK}
-    body: dict[str, Any] = {"status": "ready" if is_ready else "not ready", **checks, "trigger": trigger_state()}
+    body: dict[str, Any] = {**checks, "trigger": trigger_state()}
     if checks["database"] == checks["migrations"] == OK:
-        body["unsettled_tasks"] = Task.objects.unsettled().count()
-    return is_ready, body
+        try:
+            body["unsettled_tasks"] = Task.objects.unsettled().count()
+        except DatabaseError:
+            logger.warning("Not ready, the unsettled tasks could not be counted", exc_info=True)
+            checks["database"] = FAILED
+    is_ready = set(checks.values()) == {OK}
+    return is_ready, {"status": "ready" if is_ready else "not ready", **body, **checks}
 
 
 def result_of(name: str, check: Callable[[], None]) -> str:

@@ -88,6 +88,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {
         "pool": {"min_size": 1, "max_size": 20, "timeout": 5},
         "options": "-c lock_timeout=5s -c statement_timeout=30s",
+        # What the URL says itself, sslmode for one, holds.
+        **DATABASES["default"].get("OPTIONS", {}),
     }
 else:
     # A writer waits for another one from its BEGIN on, so that it never meets a lock it cannot wait for.

@@ -1,9 +1,17 @@
 """When to stop asking somebody who fails, and when to try again: with one question, and not with everybody's.
 
-Pure, and for one thread at a time; `now` is in seconds of any clock that goes on.
+Trigger.dev can fail at one kind of question and answer the others, so each kind has a breaker of its own; when one
+opens or closes, one question tells of each of the others. Pure, and for one thread at a time; `now` is in seconds of
+any clock that goes on.
 """
 
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+
+from tasks.trigger.client import Route
 
 FAILURES = 5
 # Seconds: failures further apart than this are not in a row.
@@ -11,6 +19,25 @@ IN_A_ROW = 60.0
 # Seconds: for so long nothing is asked, and so long the one question that tries again may take.
 PAUSE = 2.0
 TRIAL = 4.0
+
+
+class Failure(Enum):
+    """`BAD`: an answer, and no good one. It may be about one thing that was asked for, and not about its kind."""
+
+    SILENT = auto()
+    BAD = auto()
+
+
+class Admission(NamedTuple):
+    """Whether a question may be asked; else in how many seconds it may be worth trying.
+
+    `is_trial`: it is the one question that tries again. `trials`: the kinds that should be tried now, with one each.
+    """
+
+    is_admitted: bool
+    seconds: float = 0.0
+    is_trial: bool = False
+    trials: tuple[Route, ...] = ()
 
 
 @dataclass
@@ -23,13 +50,14 @@ class Breaker:
 
     def seconds_left(self, *, now: float) -> float:
         """How long until it may be tried again."""
-        left = max(self.paused_until, self.trial_until) - now
-        # More than there can be was told by a clock that has been set back since.
-        return left if 0 < left <= max(PAUSE, TRIAL) else 0.0
+        return max(left_until(self.paused_until, now=now), left_until(self.trial_until, now=now))
 
-    def begin_trial(self, *, now: float) -> bool:
-        """Whether this is the one question that may try. Only its end, or time, permits another one."""
-        if self.seconds_left(now=now):
+    def begin_trial(self, *, now: float, is_sudden: bool = False) -> bool:
+        """Whether this is the one question that may try. Only its end, or time, permits another one.
+
+        `is_sudden`: there is news, so that the pause need not be over.
+        """
+        if left_until(self.trial_until, now=now) or (not is_sudden and self.seconds_left(now=now)):
             return False
         self.trial_until = now + TRIAL
         return True
@@ -41,12 +69,73 @@ class Breaker:
         return was_open
 
     def fail(self, *, now: float) -> bool:
-        """Whether there have been so many failures in a row that it should open, unless a trial succeeds."""
+        """Whether there have been so many failures in a row that it should open."""
         if not 0 <= now - self.failed_at <= IN_A_ROW:
             self.failures = 0
         self.failures, self.failed_at = self.failures + 1, now
         return not self.is_open and self.failures >= FAILURES
 
-    def open(self, *, now: float) -> None:
-        """Also when a trial has failed: then the next pause begins."""
+    def open(self, *, now: float) -> bool:
+        """Whether that has opened it. Also when a trial has failed: then the next pause begins."""
+        was_open = self.is_open
         self.is_open, self.paused_until, self.trial_until = True, now + PAUSE, 0.0
+        return not was_open
+
+
+class Breakers:
+    """One for each kind of question. `triable`: those that a question which changes nothing can try.
+
+    Of any other kind the next real question after a pause is the trial; and none is asked while Trigger.dev is away,
+    which is when all triable kinds are open.
+    """
+
+    def __init__(self, triable: Collection[Route]) -> None:
+        self._triable = tuple(triable)
+        self._of: dict[Route, Breaker] = defaultdict(Breaker)
+
+    def admit(self, kind: Route, *, now: float) -> Admission:
+        breaker = self._of[kind]
+        if kind not in self._triable and self.is_away():
+            trials = self._begin(self._triable, now=now, is_sudden=False)
+            return Admission(False, min(self._of[one].seconds_left(now=now) for one in self._triable), trials=trials)
+        if not breaker.is_open:
+            return Admission(True)
+        begins = breaker.begin_trial(now=now)
+        if kind not in self._triable:
+            return Admission(begins, breaker.seconds_left(now=now), is_trial=begins)
+        return Admission(False, breaker.seconds_left(now=now), trials=(kind,) if begins else ())
+
+    def learn(self, kind: Route, failure: Failure | None, *, is_trial: bool, now: float) -> tuple[Route, ...]:
+        """What a question came to; says which kinds should be tried now, with one question each."""
+        breaker, is_triable = self._of[kind], kind in self._triable
+        if failure is None or (failure is Failure.BAD and not is_triable):
+            return self._begin(self._which(are_open=True), now=now) if breaker.succeed() else ()
+        is_enough = breaker.fail(now=now)
+        if failure is Failure.BAD and not is_trial:
+            return self._begin([kind], now=now) if is_enough else ()
+        if not (is_trial or is_enough) or not breaker.open(now=now) or failure is Failure.BAD:
+            return ()
+        # Are the others silent too? And this kind itself, or only the few things that were asked for?
+        others = self._which(are_open=False)
+        return self._begin([*others, kind] if is_triable and not is_trial else others, now=now)
+
+    def is_away(self) -> bool:
+        return not self._which(are_open=False)
+
+    def has_open(self) -> bool:
+        return any(breaker.is_open for breaker in self._of.values())
+
+    def rests(self, kind: Route) -> bool:
+        return self._of[kind].is_open or (kind not in self._triable and self.is_away())
+
+    def _which(self, *, are_open: bool) -> list[Route]:
+        return [kind for kind in self._triable if self._of[kind].is_open == are_open]
+
+    def _begin(self, kinds: Iterable[Route], *, now: float, is_sudden: bool = True) -> tuple[Route, ...]:
+        return tuple(kind for kind in kinds if self._of[kind].begin_trial(now=now, is_sudden=is_sudden))
+
+
+def left_until(moment: float, *, now: float) -> float:
+    left = moment - now
+    # More than there can be was told by a clock that has been set back since.
+    return left if 0 < left <= max(PAUSE, TRIAL) else 0.0

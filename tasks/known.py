@@ -18,6 +18,7 @@ from django.core.cache import cache
 from tasks import snapshots, upstream
 from tasks.snapshots import SHORT_LIVED, Snapshot
 from tasks.trigger import errors
+from tasks.trigger.client import Route
 from tasks.trigger.types import Run
 
 LAST_KNOWN_FOR = 24 * 3600
@@ -63,6 +64,7 @@ def ask(
     kept: Snapshot | None,
     fetch: Callable[..., Snapshot],
     *,
+    route: Route,
     is_enough: Enough,
     now: datetime,
     deadline: float,
@@ -77,10 +79,11 @@ def ask(
         return Known(kept, RunsStatus.FRESH)
     if kept is not None and kept.is_shown(now=now) and not waits:
         behind = partial(fetch, now=now, deadline=upstream.deadline_from_now)
-        upstream.ask_behind(name, partial(alone, name, behind, is_enough))
+        upstream.ask_behind(name, partial(alone, name, behind, is_enough, route=route))
         return Known(last_known(kept), RunsStatus.STALE)
     question = question or name
-    call = partial(alone, name, partial(fetch, now=now, deadline=lambda: deadline), is_enough, question=question)
+    fetch = partial(fetch, now=now, deadline=lambda: deadline)
+    call = partial(alone, name, fetch, is_enough, route=route, question=question)
     (answer,) = upstream.ask_together({question: call}, deadline=deadline).values()
     if isinstance(answer, Snapshot):
         return Known(answer, RunsStatus.FRESH)
@@ -97,7 +100,7 @@ def last_known(kept: Snapshot) -> Snapshot:
     return kept._replace(encoded=b",".join(runs))
 
 
-def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough, *, question: str = "") -> Snapshot:
+def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough, *, route: Route, question: str = "") -> Snapshot:
     """Fetches, unless what is enough has come since the cache was looked into.
 
     Within a process a question is asked once at a time; where the cache is shared, among all processes.
@@ -106,7 +109,7 @@ def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough, *, questi
         return kept_or(fetch, name, is_enough)
     lock, until = f"{question or name}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
     while not (is_ours := cache.add(lock, True, ASKED_BY_ANOTHER_FOR)) and time.monotonic() < until:
-        if upstream.manners().leaves_alone():  # then nobody brings it, and nobody is asked
+        if upstream.manners().leaves_alone(route):  # then nobody brings it, and nobody is asked
             break
         time.sleep(LOOK_EVERY)
     try:
@@ -123,9 +126,9 @@ def kept_or(fetch: Callable[[], Snapshot], name: str, is_enough: Enough) -> Snap
 
 
 def keep(name: str, snapshot: Snapshot) -> Snapshot:
-    """What comes late does not take the place of what is newer, nor what is huge that of all else."""
+    """What is out of date does not take the place of what is not, nor what is huge that of all else."""
     kept: Snapshot | None = cache.get(name)
-    is_late = kept is not None and kept.as_of > snapshot.as_of and kept.generation >= snapshot.generation
+    is_late = kept is not None and not snapshot.supersedes(kept)
     if not is_late and len(snapshot.encoded) <= LARGEST_KEPT:
         cache.set(name, snapshot, LAST_KNOWN_FOR)
     return snapshot

@@ -1,51 +1,28 @@
-"""Looking for runs that may not be there, or not for who looks: what that costs, and whom, only its answer tells.
+"""Looking for runs that may not be there, or not for who looks."""
 
-A payer may look in vain so often in a minute, and that costs nothing of the budget; what is found does.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
 
 from tasks import upstream
-from tasks.payers import Payer, payer
-
-Answer = TypeVar("Answer")
-
-
-class Lookup:
-    """A question for what may not be there at all: what it costs, and whom, is known only by its answer."""
-
-    def __init__(self, who: Payer | None) -> None:
-        self._who, self._calls = who, 0
-
-    def counted(self, fetch: Callable[..., Answer]) -> Callable[..., Answer]:
-        """Whoever joins a question that is under way has not made a call."""
-
-        def fetched(**arguments: Any) -> Answer:
-            self._calls += 1
-            return fetch(**arguments)
-
-        return fetched
-
-    def was_found(self) -> None:
-        if self._who is not None:
-            upstream.manners().note_found(self._who, calls=self._calls)
-
-    def was_in_vain(self) -> None:
-        if self._who is not None:
-            upstream.manners().note_vain(self._who)
+from tasks.payers import Lookup, payer
 
 
 @contextmanager
-def looking_up() -> Iterator[Lookup]:
-    """Raises ShareSpent or NotAsked where the payer has looked too often, whatever it looks for now."""
+def looking_up() -> Iterator[None]:
+    """Within it is asked for a run; whatever is raised, it was looked for in vain.
+
+    Raises ShareSpent or NotAsked where the payer has looked too often, whatever it looks for now.
+    """
     who = payer.get()
-    if who is not None:
-        upstream.manners().refuse_lookup(who)
-    token = payer.set(replace(who, is_lookup=True) if who else None)
+    if who is None:
+        yield
+        return
+    budget, lookup = upstream.manners().budget, Lookup()
+    budget.permit_lookup(who)
+    token = payer.set(replace(who, lookup=lookup))
     try:
-        yield Lookup(who)
+        yield
     finally:
         payer.reset(token)
+    budget.note_found(who, lookup)

@@ -3,21 +3,25 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
 
 
+@dataclass(eq=False)
+class Lookup:
+    """One look for a run that may not be there. `calls`: how many were sent for it; who joins another's sends none."""
+
+    calls: int = 0
+
+
 @dataclass(frozen=True)
 class Payer:
-    """Whose share a call comes out of. A lookup, of a run that the payer may not have, comes out of another purse.
-
-    A poll is for a request that waits: for those only a part of the share is there.
-    """
+    """Whose share a call comes out of; with a `lookup` another purse. `is_poll`: it is for a request that waits."""
 
     name: str
-    is_lookup: bool = False
+    lookup: Lookup | None = field(default=None, compare=False)
     is_poll: bool = False
 
 

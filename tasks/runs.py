@@ -18,7 +18,7 @@ from django.core.cache import cache
 from accounts.models import Account
 from tasks import cron, fires, snapshots, upstream
 from tasks.fires import Fire
-from tasks.known import UNAVAILABLE, Deadline, Enough, Known, RunsStatus, alone, ask, keep, without
+from tasks.known import UNAVAILABLE, Deadline, Known, RunsStatus, alone, ask, keep, without
 from tasks.lookups import looking_up
 from tasks.models import SyncStatus, Task
 from tasks.run_owners import ACCOUNT_TAG, as_seen_by, related_runs, tagged_accounts, without_nested
@@ -72,11 +72,12 @@ def newest(
             known[source] = Known(snapshot, RunsStatus.FRESH)
         elif snapshot is not None and snapshot.is_shown(now=now) and knows(snapshot, task) and not waits:
             fetch = partial(fetch_newest, source, task, snapshot, now=now, deadline=upstream.deadline_from_now)
-            upstream.ask_behind(question, partial(alone, name, fetch, is_enough))
+            upstream.ask_behind(question, partial(alone, name, fetch, is_enough, route="runs"))
             known[source] = Known(snapshot, RunsStatus.STALE)
         else:
             fetch = partial(fetch_newest, source, task, snapshot, now=now, deadline=lambda: deadline)
-            waited_for[question], asked[question] = partial(alone, name, fetch, is_enough), name
+            waited_for[question] = partial(alone, name, fetch, is_enough, route="runs")
+            asked[question] = name
     for question, answer in upstream.ask_together(waited_for, deadline=deadline).items():
         known[names[asked[question]]] = fresh_or_last(answer, kept.get(asked[question]))
     return known, {schedule_id: kept[name] for name, schedule_id in fire_names.items() if name in kept}
@@ -133,7 +134,7 @@ def of_account(account_id: UUID, *, limit: int, now: datetime, deadline: float, 
     """The newest runs that are tagged with the account; raises a TriggerError where nothing is known."""
     name = account_name(account_id, limit)
     fetch, is_enough = partial(fetch_account, account_id, limit), partial(Snapshot.is_fresh, now=now)
-    return ask(name, cache.get(name), fetch, is_enough=is_enough, now=now, deadline=deadline, waits=waits)
+    return ask(name, cache.get(name), fetch, route="runs", is_enough=is_enough, now=now, deadline=deadline, waits=waits)
 
 
 def fetch_account(account_id: UUID, limit: int, *, now: datetime, deadline: Deadline) -> Snapshot:
@@ -151,44 +152,27 @@ def retrieve(
     Raises RunNotFound, or a TriggerError where nothing is known of it. What is not the caller's is asked for like what
     nobody has asked for before, so that the two do not differ, whatever is kept of them and however Trigger.dev is.
     """
-    name = run_name(run_id)
-    unknown = unknown_name(run_id, caller, account_id)
     if not RUN_ID.fullmatch(run_id):
         raise RunNotFound
+    name, unknown = run_name(run_id), unknown_name(run_id, caller, account_id)
     kept: dict[str, Any] = cache.get_many([name, unknown])
     if unknown in kept:
         raise RunNotFound
-    seen = as_known(caller, kept.get(name), account_id=account_id)
-    is_fresh: Enough = partial(Snapshot.is_fresh, now=now)
+    former: Snapshot | None = kept.get(name)
+    seen = as_known(caller, former, account_id=account_id)
+    about_run = partial(ask, name, fetch=partial(fetch_run, run_id), route="run", now=now, deadline=deadline)
     try:
-        if seen is not None:
-            former: Snapshot = kept[name]
-            known = ask(
-                name,
-                former,
-                partial(fetch_run, run_id),
-                is_enough=is_fresh,
-                now=now,
-                deadline=deadline,
-                waits=waits,
-            )
-            return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
-        enough = nothing_is if name in kept else is_fresh
-        with looking_up() as lookup:
-            fetch = lookup.counted(partial(fetch_run, run_id))
-            try:
+        if seen is None:
+            with looking_up():
                 # Not with its owner, who may be asking just now: a stranger would be answered too soon.
-                own = f"{name} for {caller.pk}"
-                known = ask(name, None, fetch, is_enough=enough, now=now, deadline=deadline, question=own)
-                known = as_seen(caller, known, account_id)
-            except (errors.NotFound, RunNotFound, errors.Failed, errors.BrokenAnswer):
-                lookup.was_in_vain()
-                raise
-            lookup.was_found()
-        return known
+                is_enough = partial(is_fresh_and_own, caller, account_id=account_id, now=now)
+                known = about_run(None, is_enough=is_enough, question=f"{name} for {caller.pk}")
+                return as_seen(caller, known, account_id)
+        known = about_run(former, is_enough=partial(Snapshot.is_fresh, now=now), waits=waits)
     except (errors.NotFound, RunNotFound):
         cache.set(unknown, True, UNKNOWN_FOR)
         raise RunNotFound from None
+    return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
 
 
 def as_seen(caller: Account, known: Known, account_id: UUID | None) -> Known:
@@ -208,14 +192,19 @@ def look_at_started(caller: Account, run_id: str, *, account_id: UUID, now: date
     return as_seen(caller, Known(answer, RunsStatus.FRESH), account_id)
 
 
-def nothing_is(snapshot: Snapshot) -> bool:
-    return False
+def is_fresh_and_own(caller: Account, snapshot: Snapshot, *, account_id: UUID | None, now: datetime) -> bool:
+    """Told from the snapshot alone; what is fresh and not the caller's must be asked for, like what nobody knows."""
+    return snapshot.is_fresh(now=now) and is_own(caller, snapshot, account_id=account_id)
+
+
+def is_own(caller: Account, snapshot: Snapshot, *, account_id: UUID | None) -> bool:
+    own = str(account_id or caller.pk)
+    return all(own in tagged for tagged in snapshot.tags)
 
 
 def as_known(caller: Account, snapshot: Snapshot | None, *, account_id: UUID | None) -> Snapshot | None:
     """What of it the caller may see; all of it, without looking any further, where all of it is tagged as its own."""
-    own = str(account_id or caller.pk)
-    if snapshot is None or all(own in tagged for tagged in snapshot.tags):
+    if snapshot is None or is_own(caller, snapshot, account_id=account_id):
         return snapshot
     seen = as_seen_by(caller, snapshot.runs()[0], account_id=account_id)
     return snapshot._replace(encoded=snapshots.encoded(seen)) if seen is not None else None

@@ -83,7 +83,7 @@ class Outcome:
     """What an attempt came to. `refusal` is Trigger.dev's word on a cron or a zone that it does not take.
 
     `retry_after`: in how many seconds Trigger.dev may be asked again, where that is known. `is_unanswered`: it did
-    not say anything. `is_busy`: somebody else has the lease, and nothing was tried.
+    not say anything, good or bad. `is_busy`: somebody else has the lease, and nothing was tried.
     """
 
     step: Step | None
@@ -127,7 +127,8 @@ def settle(
     except (errors.TriggerError, LeaseTooShort, NotOurEnvironment) as error:
         logger.warning("Task %s is not settled: %s", task_id, error)
         finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))
-        return Outcome(None, settled=False, is_unanswered=True)
+        is_unanswered = isinstance(error, errors.NotReached | errors.TimedOut)
+        return Outcome(None, settled=False, is_unanswered=is_unanswered)
     except Exception:
         # Our fault. The write stands all the same, and its reader is told that it is not settled.
         logger.exception("Task %s could not be settled", task_id)

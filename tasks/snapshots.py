@@ -58,6 +58,12 @@ class Snapshot(NamedTuple):
         """Whether the first of its runs will never change again."""
         return self.status in FINAL
 
+    def supersedes(self, other: "Snapshot") -> bool:
+        """Answers come in another order than they were asked for; and a run that has ended stays so, whatever comes."""
+        if self.newest_id == other.newest_id and self.is_final != other.is_final:
+            return self.is_final
+        return self.as_of >= other.as_of or self.generation > other.generation
+
     def is_shown(self, *, now: datetime) -> bool:
         """Whether it may still be shown while it is asked for anew; an older one is waited for."""
         is_young = now <= self.as_of + max(SHOWN_AT_LEAST, 2 * (self.fresh_until - self.as_of))

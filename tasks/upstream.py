@@ -18,10 +18,10 @@ from django.core.signals import setting_changed
 
 from accounts import keys
 from tasks.fair_threads import FairThreads
-from tasks.manners import Manners
-from tasks.payers import in_the_name_of, payer
+from tasks.manners import Manners, trial
+from tasks.payers import Payer, in_the_name_of, payer
 from tasks.trigger import errors
-from tasks.trigger.client import CONNECTIONS, TriggerClient
+from tasks.trigger.client import CONNECTIONS, PROBES, Route, TriggerClient
 
 BEHIND_THREADS = 4
 # More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
@@ -73,18 +73,20 @@ def threads_behind() -> FairThreads:
 
 
 @cache
-def trial_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="trigger-trial")
+def trial_threads() -> ThreadPoolExecutor:
+    """One for each kind, so that one which hangs keeps no other from being tried."""
+    return ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="trigger-trial")
 
 
-def start_trial(route: str) -> None:
+def start_trial(route: Route) -> None:
     """One call behind all answers: nobody waits for it, since Trigger.dev may still hang."""
-    with _flights_lock:
-        _trials[route] = trial_thread().submit(try_again, route)
+    with _flights_lock, suppress(RuntimeError):  # the process ends
+        if _under_way(_trials, route) is None:
+            _trials[route] = trial_threads().submit(try_again, route)
 
 
-def try_again(route: str) -> None:
-    with manners().trial(route), suppress(errors.TriggerError):
+def try_again(route: Route) -> None:
+    with trial(), suppress(errors.TriggerError):
         client().probe(route, deadline=deadline_from_now())
 
 
@@ -93,10 +95,15 @@ def deadline_from_now() -> float:
     return time.monotonic() + float(settings.REQUEST_DEADLINE)
 
 
+def asker(who: Payer | None) -> str | None:
+    """Whose turn it is: whatever a payer asks for, and in which way, is one's."""
+    return who.name if who is not None else None
+
+
 def ask(call: Callable[[], Answer], *, deadline: float) -> Answer:
     """The answer of one call, or a TriggerError; at the deadline TimedOut, whatever the call is doing."""
     who = payer.get()
-    future = threads().submit(who, in_the_name_of(who, call))
+    future = threads().submit(asker(who), in_the_name_of(who, call))
     wait([future], timeout=max(0.0, deadline - time.monotonic()))
     if not future.done():
         future.cancel()
@@ -145,10 +152,10 @@ def _wait_for(
     return answers, joined
 
 
-def begin(name: str, call: Callable[[], object]) -> None:
-    """Asks for who waits elsewhere, unless it is being asked already."""
+def begin(name: str, call: Callable[[], Answer], *, then: Callable[[Future[Answer]], object]) -> None:
+    """Asks for who waits elsewhere, unless it is being asked already; `then` is told the answer of either."""
     with suppress(RuntimeError):  # the process ends
-        _join(name, call)
+        _join(name, call)[0].add_done_callback(then)
 
 
 def ask_behind(name: str, call: Callable[[], object]) -> None:
@@ -157,10 +164,10 @@ def ask_behind(name: str, call: Callable[[], object]) -> None:
     with _flights_lock:
         if _under_way(_flights, name) or _under_way(_behind, name):
             return
-        if threads_behind().waiting(who) >= BEHIND_WAITING_FOR_ONE or not _places_behind.acquire(blocking=False):
+        if threads_behind().waiting(asker(who)) >= BEHIND_WAITING_FOR_ONE or not _places_behind.acquire(blocking=False):
             return
         try:
-            _behind[name] = future = threads_behind().submit(who, in_the_name_of(who, call))
+            _behind[name] = future = threads_behind().submit(asker(who), in_the_name_of(who, call))
         except RuntimeError:  # the process ends
             _places_behind.release()
             return
@@ -178,7 +185,7 @@ def _join(name: str, call: Callable[[], Answer]) -> tuple[Future[Answer], bool]:
             flying = behind
         if flying is not None:
             return flying, True
-        _flights[name] = future = threads().submit(who, in_the_name_of(who, call))
+        _flights[name] = future = threads().submit(asker(who), in_the_name_of(who, call))
     future.add_done_callback(partial(_land, _flights, name))
     return future, False
 
@@ -196,18 +203,23 @@ def _land(flights: dict[str, Future[Any]], name: str, future: Future[Any]) -> No
 
 def settle_down() -> None:
     """Waits until nothing is under way any more."""
+    while under_way := _all_under_way():
+        wait(under_way)
+
+
+def _all_under_way() -> list[Future[Any]]:
     with _flights_lock:
         futures = [*_flights.values(), *_behind.values(), *_trials.values()]
-    wait(futures)
+    return [future for future in futures if not future.done()]
 
 
 def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
     threads().shutdown()
     threads_behind().shutdown()
-    trial_thread().shutdown()
+    trial_threads().shutdown()
     client().close()
-    for made in (client, manners, environment, threads, threads_behind, trial_thread):
+    for made in (client, manners, environment, threads, threads_behind, trial_threads):
         made.cache_clear()
 
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache as once
@@ -68,6 +69,17 @@ class WatchedRun:
             return False
         return self.asked_at is None or not timedelta() <= now - self.asked_at < UNFINISHED_FOR
 
+    def tell(self, snapshot: Snapshot | None) -> None:
+        """That nothing is kept says nothing of the run: the cache may be away."""
+        if snapshot is not None and snapshot.supersedes(self.latest):
+            self.latest = snapshot
+        self.let_go(lambda waiter: waiter.is_answered_by(self.latest))
+
+    def let_go(self, is_over: Callable[[Waiter], bool]) -> None:
+        for waiter in self.waiters:
+            if is_over(waiter):
+                waiter.is_over.set()
+
     def next_payer(self) -> Payer | None:
         """In turns: what one of them cannot pay is asked by the next."""
         self.turn += 1
@@ -97,7 +109,9 @@ class Waiting:
             if self._has_thread and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._keep_looking, name="waiting", daemon=True)
                 self._thread.start()
-            self._watched.setdefault(waiter.run_id, WatchedRun(waiter.seen)).waiters.append(waiter)
+            run = self._watched.setdefault(waiter.run_id, WatchedRun(waiter.seen))
+            run.waiters.append(waiter)
+            run.tell(waiter.seen)
         WAITING.inc()
         return True
 
@@ -132,48 +146,36 @@ class Waiting:
                 self._thread = None
                 return False
         kept: dict[str, Snapshot] = cache.get_many(names)
-        is_ending = self.is_ending()
+        is_ending, asked = self.is_ending(), dict[str, Payer | None]()
         with self._lock:
             for name, run_id in names.items():
                 run = self._watched.get(run_id)
                 if run is None:
                     continue
-                self._tell(run, kept.get(name))
-                for waiter in run.waiters:
-                    if is_ending or waiter.has_left():
-                        waiter.is_over.set()
+                run.tell(kept.get(name))
+                run.let_go(lambda waiter: is_ending or waiter.has_left())
                 if run.may_be_asked_for(now=now):
-                    run.asked_at = now
-                    self._ask(name, run_id, run.next_payer(), now=now)
+                    run.asked_at, asked[run_id] = now, run.next_payer()
+        for run_id, who in asked.items():
+            self._ask(run_id, who, now=now)
         return True
 
-    def _ask(self, name: str, run_id: str, who: Payer | None, *, now: datetime) -> None:
+    def _ask(self, run_id: str, who: Payer | None, *, now: datetime) -> None:
+        name = runs.run_name(run_id)
         fetch = partial(runs.fetch_run, run_id, now=now, deadline=upstream.deadline_from_now)
-        ask = partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now))
-        poll = partial(upstream.begin, name, partial(self._poll, run_id, ask))
+        call = partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now), route="run")
+        poll = partial(upstream.begin, name, call, then=partial(self._hear, run_id))
         in_the_name_of(replace(who, is_poll=True) if who else None, poll)()
 
-    def _poll(self, run_id: str, ask: Callable[[], Snapshot]) -> Snapshot:
-        """In a thread that asks. What goes wrong is tried again; a run that is gone will not come back."""
-        try:
-            snapshot = ask()
-        except errors.NotFound:
-            with self._lock:
-                for waiter in self._watched[run_id].waiters if run_id in self._watched else ():
-                    waiter.is_over.set()
-            raise
+    def _hear(self, run_id: str, answer: Future[Snapshot]) -> None:
+        """In the thread that asked. What goes wrong is tried again; a run that is gone will not come back."""
+        error = answer.exception()
         with self._lock:
-            if run_id in self._watched:
-                self._tell(self._watched[run_id], snapshot)
-        return snapshot
-
-    def _tell(self, run: WatchedRun, snapshot: Snapshot | None) -> None:
-        """That nothing is kept says nothing of the run: the cache may be away."""
-        if snapshot is not None and snapshot.as_of > run.latest.as_of:
-            run.latest = snapshot
-        for waiter in run.waiters:
-            if waiter.is_answered_by(run.latest):
-                waiter.is_over.set()
+            run = self._watched.get(run_id)
+            if run is not None and error is None:
+                run.tell(answer.result())
+            elif run is not None and isinstance(error, errors.NotFound):
+                run.let_go(lambda waiter: True)
 
 
 @once

@@ -1,6 +1,7 @@
 """A test client that holds every answer of the API to the schema, without a test having to ask for it."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,16 @@ def later(**period: float) -> Iterator[None]:
     """So much time has passed: `later(minutes=10)`."""
     with time_machine.travel(datetime.now(UTC) + timedelta(**period)):
         yield
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Real time, for what other threads do."""
+    pause = threading.Event()
+    for _ in range(2000):
+        if is_so():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it never came to that")
 
 
 class ContractClient(APIClient):

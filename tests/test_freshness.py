@@ -86,6 +86,32 @@ def test_an_edit_ends_freshness_and_age_ends_being_shown() -> None:
     assert not taken.is_shown(now=NOON + timedelta(seconds=201))
 
 
+def snapshot(status: str, *, asked: float, run_id: str = "run_x") -> Snapshot:
+    at = NOON + timedelta(seconds=asked)
+    one = cast(Run, {**run(NOON, status), "id": run_id})
+    return take([one], at=at, fresh_until=at)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        (snapshot("QUEUED", asked=0), snapshot("EXECUTING", asked=1)),
+        (snapshot("EXECUTING", asked=1), snapshot("COMPLETED", asked=0)),
+        (snapshot("COMPLETED", asked=1), snapshot("EXECUTING", asked=2, run_id="run_next")),
+        (snapshot("COMPLETED", asked=0), snapshot("COMPLETED", asked=1)),
+    ],
+    ids=["asked later", "it has ended, and was asked for earlier", "another run", "asked for once more"],
+)
+def test_what_is_out_of_date_does_not_take_the_place_of_what_is_not(earlier: Snapshot, later: Snapshot) -> None:
+    assert later.supersedes(earlier)
+    assert not earlier.supersedes(later)
+    for order in ((earlier, later), (later, earlier)):
+        cache.delete("thing")
+        for one in order:
+            known.keep("thing", one)
+        assert cache.get("thing") == later
+
+
 @pytest.mark.parametrize("text", ["é ", "half a pair \ud83d", "\x00"])
 def test_what_is_kept_encoded_comes_back_as_it_was(text: str) -> None:
     odd = cast(Run, {**run(NOON), "metadata": {"text": text, "number": 10**30}})
@@ -392,7 +418,7 @@ def test_two_processes_ask_once_and_both_have_the_answer() -> None:
         return known.keep("thing", take([run(NOON)], at=now, fresh_until=now + timedelta(minutes=1)))
 
     def ask() -> None:
-        answers.append(known.alone("thing", fetch, partial(Snapshot.is_fresh, now=now)))
+        answers.append(known.alone("thing", fetch, partial(Snapshot.is_fresh, now=now), route="runs"))
 
     begun = threading.Event()
     threads = [threading.Thread(target=ask) for _ in range(6)]

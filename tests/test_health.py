@@ -11,7 +11,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
 from pytest_django import Settings
 
-from recoup.health import check_migrations, readiness
+from recoup.health import Readiness, check_migrations, readiness
 from tasks import upstream
 from tasks.trigger import errors
 from tasks.trigger.standin.faults import Fault
@@ -110,27 +110,58 @@ def test_many_probes_at_once_are_one_check(db: None, client: Client) -> None:
     assert asked.count("SELECT 1") == 1
 
 
-@pytest.mark.django_db(transaction=True)
-def test_while_a_check_hangs_others_are_told_that_nothing_is_known(client: Client) -> None:
-    begun, release, answers = threading.Event(), threading.Event(), list[Any]()
+def test_a_backlog_that_cannot_be_counted_is_no_500(db: None, client: Client) -> None:
+    def fail(execute: Any, sql: str, *arguments: Any) -> Any:
+        return down() if "COUNT" in sql else execute(sql, *arguments)
 
-    def hang(execute: Any, *arguments: Any) -> Any:
-        begun.set()
-        release.wait(10)
-        return execute(*arguments)
+    with connection.execute_wrapper(fail):
+        response = client.get("/readyz")
+    assert (response.status_code, response.json()["database"]) == (503, "failed")
 
-    def probe() -> None:
-        with connection.execute_wrapper(hang):
-            answers.append(Client().get("/readyz").status_code)
+
+class Probing(threading.Thread):
+    """A probe in a thread of its own, whose check begins and is held."""
+
+    def __init__(self, readiness: Readiness) -> None:
+        super().__init__(daemon=True)
+        self.readiness, self.status = readiness, 0
+        self.has_begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        with connection.execute_wrapper(self.hold):
+            self.status = self.readiness.answer().status_code
         connection.close()
 
-    first = threading.Thread(target=probe)
+    def hold(self, execute: Any, *arguments: Any) -> Any:
+        self.has_begun.set()
+        self.may_go_on.wait(10)
+        return execute(*arguments)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_comes_during_the_first_check_is_told_what_it_says() -> None:
+    """As after a pause in which nobody asked: a service that is well is not taken out of the balance."""
+    first, late = (Probing(shared) for shared in [Readiness(patience=10)] * 2)
     first.start()
-    assert begun.wait(10)
-    answers.append(client.get("/readyz").status_code)
-    release.set()
+    assert first.has_begun.wait(10)
+    late.start()
+    late.join(0.2)
+    first.may_go_on.set()
+    for one in (first, late):
+        one.join(10)
+    assert (first.status, late.status, late.has_begun.is_set()) == (200, 200, False)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_while_a_check_hangs_others_are_told_that_nothing_is_known() -> None:
+    readiness = Readiness(patience=0.01)
+    first = Probing(readiness)
+    first.start()
+    assert first.has_begun.wait(10)
+    assert readiness.answer().status_code == 503
+    first.may_go_on.set()
     first.join(10)
-    assert answers == [503, 200]
+    assert (first.status, readiness.answer().status_code) == (200, 200)
 
 
 # --- Metrics ---------------------------------------------------------------------------------------------------------

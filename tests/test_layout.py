@@ -35,6 +35,7 @@ LAYERS = (
     ),
     ("tasks.trigger.standin*",),
     ("tasks.pace", "tasks.schedule_list"),
+    ("tasks.budget",),
     ("tasks.manners",),
     ("tasks.upstream", "tasks.models", "tasks.migrations.*"),
     ("tasks.run_owners", "tasks.lookups"),

@@ -59,11 +59,11 @@ def test_of_several_limits_none_is_counted_where_one_is_spent() -> None:
 @pytest.mark.usefixtures("counting")
 def test_what_was_taken_can_be_given_back_and_never_more_than_that() -> None:
     limit = Limit("x", 2)
-    counters.add(limit, -5, at=AT)
+    counters.add({limit: -5}, at=AT)
     for _ in range(2):
         assert counters.take(limit, at=AT) is None
     assert counters.take(limit, at=AT) is not None
-    counters.add(limit, -1, at=AT)
+    counters.add({limit: -1}, at=AT)
     assert counters.take(limit, at=AT) is None
 
 

@@ -26,7 +26,7 @@ from django.db import connection
 from redis import Redis
 
 from accounts.models import ArtistLink
-from tasks.manners import LOOKUPS_A_MINUTE
+from tasks.budget import LOOKUPS_A_MINUTE
 from tasks.models import Task
 from tasks.trigger.client import READ_TIMEOUT
 from tasks.trigger.standin.faults import Fault

@@ -8,22 +8,25 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection
 from prometheus_client import REGISTRY
 from pytest_django import Settings
 
 from tasks import upstream
-from tasks.breaker import FAILURES, PAUSE, TRIAL, Breaker
+from tasks.breaker import FAILURES, PAUSE, TRIAL
+from tasks.budget import LOOKUPS_A_MINUTE
 from tasks.fair_threads import FairThreads
-from tasks.manners import LOOKUPS_A_MINUTE
 from tasks.models import Task
-from tasks.payers import Payer, in_the_name_of, paid_by, payer
+from tasks.payers import Lookup, Payer, in_the_name_of, paid_by, payer
 from tasks.trigger import errors
+from tasks.trigger.client import PROBES, ROUTES
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.messages import Request
 from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
+from tests.contract.validation import generated
 
 RUNS, ONE_RUN = "GET /api/v1/runs", "GET /api/v3/runs/{id}"
 PATH = "/api/tasks/runs"
@@ -50,62 +53,13 @@ def ask(call: str = "list_runs") -> str:
     return "answered"
 
 
-# --- The breaker -----------------------------------------------------------------------------------------------------
-
-
-def opened(*, at: float) -> Breaker:
-    breaker = Breaker()
-    assert [breaker.fail(now=at) for _ in range(FAILURES)] == [False] * (FAILURES - 1) + [True]
-    breaker.open(now=at)
-    return breaker
-
-
-def test_a_breaker_should_open_after_failures_in_a_row_only() -> None:
-    breaker = Breaker()
-    for _ in range(FAILURES - 1):
-        breaker.fail(now=100)
-    assert breaker.succeed() is False
-    assert not breaker.fail(now=100)
-
-
-def test_failures_of_different_days_are_not_in_a_row() -> None:
-    breaker = Breaker()
-    assert not any(breaker.fail(now=100 + 86_400 * day) for day in range(20))
-
-
-def test_after_its_pause_one_trial_is_begun_and_no_second_one() -> None:
-    breaker = opened(at=100)
-    assert (breaker.seconds_left(now=101), breaker.begin_trial(now=101)) == (PAUSE - 1, False)
-    assert [breaker.begin_trial(now=100 + PAUSE) for _ in range(3)] == [True, False, False]
-
-
-def test_a_trial_that_fails_is_followed_by_another_pause() -> None:
-    breaker = opened(at=100)
-    breaker.begin_trial(now=103)
-    breaker.open(now=104)
-    assert breaker.seconds_left(now=104) == PAUSE
-
-
-def test_a_trial_that_succeeds_closes_it() -> None:
-    breaker = opened(at=100)
-    breaker.begin_trial(now=103)
-    assert (breaker.succeed(), breaker.is_open) == (True, False)
-
-
-def test_a_trial_that_was_lost_is_followed_by_another_one() -> None:
-    breaker = opened(at=100)
-    assert breaker.begin_trial(now=103)
-    assert breaker.begin_trial(now=103 + TRIAL)
-
-
-def test_what_was_asked_before_and_fails_late_makes_no_longer_pause() -> None:
-    breaker = opened(at=100)
-    breaker.fail(now=101.5)
-    assert breaker.begin_trial(now=102)
-
-
-def test_a_clock_that_is_set_back_makes_no_pause_of_hours() -> None:
-    assert opened(at=100_000).begin_trial(now=100)
+def rest(trigger: Standin, fault: Fault | None = None) -> None:
+    """It fails at what it is asked until all that fails is left alone."""
+    trigger.faults.add(fault or Fault("hang"))
+    for _ in range(FAILURES):
+        ask()
+    upstream.settle_down()
+    trigger.asked.clear()
 
 
 # --- Failures --------------------------------------------------------------------------------------------------------
@@ -120,37 +74,36 @@ def test_after_failures_in_a_row_nothing_is_sent(trigger: Standin, clock: time_m
         upstream.settle_down()  # with answers that are no good, one call tells whether all are
     assert outcomes[0] in ("TimedOut", "NotReached", "Failed", "BrokenAnswer")
     assert outcomes[5:] == ["Resting"] * 5
-    assert trigger.asked["all"] <= FAILURES + 2
+    assert trigger.asked["all"] <= FAILURES + len(PROBES)
 
 
 def test_one_call_that_nobody_waits_for_finds_that_it_answers_again(
     trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    trigger.faults.add(Fault("hang"))
-    for _ in range(FAILURES):
-        ask()
-    trigger.faults.clear()
-    trigger.asked.clear()
+    rest(trigger)
     all_have_asked = threading.Event()
 
     def wait(request: Request) -> None:
         all_have_asked.wait(10)
 
+    trigger.faults.clear()
     trigger.before = wait
     clock.shift(PAUSE)
     assert [ask() for _ in range(5)] == ["Resting"] * 5
+    assert trigger.asked["all"] <= 1
     all_have_asked.set()
     upstream.settle_down()
-    assert (trigger.asked["all"], ask()) == (1, "answered")
+    assert [ask(call) for call in ("list_runs", "retrieve_run", "retrieve_schedule")] == [
+        "answered",
+        "NotFound",
+        "NotFound",
+    ]
 
 
 def test_while_it_goes_on_failing_it_is_tried_by_one_call_after_each_pause(
     trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    trigger.faults.add(Fault("hang"))
-    for _ in range(FAILURES):
-        ask()
-    trigger.asked.clear()
+    rest(trigger)
     for _ in range(20):
         clock.shift(PAUSE / 2)
         ask()
@@ -167,6 +120,43 @@ def test_a_part_that_fails_leaves_the_other_parts_asked(trigger: Standin, clock:
     assert outcomes == ("Resting", "NotFound", "NotFound")
 
 
+def test_a_part_that_hangs_leaves_the_other_parts_asked_though_nothing_else_is_asked_meanwhile(
+    trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    rest(trigger, Fault("hang", path="/api/v1/runs"))
+    for _ in range(10):
+        assert ask() == "Resting"
+        upstream.settle_down()
+        clock.shift(PAUSE)
+    assert (ask("retrieve_run"), ask("retrieve_schedule")) == ("NotFound", "NotFound")
+
+
+def test_a_kind_that_is_being_tried_is_not_tried_once_more(trigger: Standin, clock: time_machine.Traveller) -> None:
+    """However long that takes, nothing piles up."""
+    rest(trigger, Fault("hang", path="/api/v1/runs"))
+    hold, tried = threading.Event(), list[Request]()
+
+    def wait(request: Request) -> None:
+        tried.append(request)
+        hold.wait(10)
+
+    trigger.before = wait
+    for _ in range(20):
+        clock.shift(TRIAL)
+        ask()
+    hold.set()
+    upstream.settle_down()
+    assert len(tried) == 1
+
+
+def test_while_one_kind_rests_the_others_are_still_asked_once_for_all_processes(
+    trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    rest(trigger, Fault("hang", path="/api/v1/runs"))
+    left_alone = {route: upstream.manners().leaves_alone(route) for route in ROUTES.values()}
+    assert left_alone == {"runs": True, "run": False, "schedules": False, "trigger": False}
+
+
 def test_one_run_that_trigger_cannot_show_leaves_the_others_shown(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
@@ -181,9 +171,9 @@ def test_one_run_that_trigger_cannot_show_leaves_the_others_shown(
 def test_runs_can_be_started_again_once_trigger_is_well(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    """There is no harmless call of that kind to try, so another one tells."""
+    """There is no harmless call of that kind to try: a real one tells."""
     task = {"id": str(make_task(cast.alice, cast.artist).pk)}
-    for fault in (Fault("status", method="POST"), Fault("hang")):
+    for fault in (Fault("status", method="POST"), Fault("hang", method="POST"), Fault("hang")):
         trigger.faults.add(fault)
         for _ in range(6):
             assert alice_api.post(PATH, task, format="json").status_code == 500
@@ -223,10 +213,7 @@ def test_while_it_rests_a_list_says_what_is_known_at_once(
 ) -> None:
     make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
     alice_api.get("/api/tasks")
-    trigger.faults.add(Fault("hang"))
-    for _ in range(FAILURES):
-        ask()
-    trigger.asked.clear()
+    rest(trigger)
     clock.shift(1200)
     (task,) = alice_api.get("/api/tasks").json()["tasks"]
     upstream.settle_down()
@@ -237,10 +224,7 @@ def test_while_it_rests_writes_stand_and_are_pending(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
     task = make_task(cast.alice, cast.artist)
-    trigger.faults.add(Fault("hang"))
-    for _ in range(FAILURES):
-        ask()
-    trigger.asked.clear()
+    rest(trigger)
     answer = alice_api.patch("/api/tasks", {"id": str(task.pk), "title": "New"}, format="json")
     assert (answer.status_code, answer.json()["tasks"][0]["sync_status"]) == (200, "pending")
     row = Task.objects.get()
@@ -400,6 +384,75 @@ def test_what_was_looked_for_while_trigger_is_away_was_not_in_vain(
 
 
 @pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize("kind", ["status", "garbage", "reset"])
+def test_runs_that_cannot_be_shown_are_looked_for_in_vain_too(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings, kind: Any
+) -> None:
+    """Their calls come out of what all lookups may cost: nobody has all of that, alone or with several workers."""
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 80, 2
+    trigger.faults.add(Fault(kind, path="/api/v3/runs/run_broken*"))
+    answers = []
+    for number in range(10):
+        answers += look(alice_api, f"broken{number}")
+        upstream.settle_down()
+    assert answers[-1] == 429
+    assert look(with_key(make_key(cast.charlie)), "unknown") == [404]
+
+
+@pytest.mark.parametrize(("most", "workers", "vain"), [(20, 1, 4), (40, 2, 4), (1000, 2, 100), (1000, 3, 66)])
+def test_who_looks_in_vain_leaves_others_something_to_look_up_with(
+    cast: Cast,
+    alice_api: ContractClient,
+    trigger: Standin,
+    settings: Settings,
+    clock: time_machine.Traveller,
+    most: int,
+    workers: int,
+    vain: int,
+) -> None:
+    trigger.rate_limit = 0
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = most, workers
+    assert look(alice_api, *MANY[: vain + 2]) == [404] * vain + [429] * 2
+    assert look(with_key(make_key(cast.charlie)), "unknown") == [404]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_those_who_look_at_once_pass_no_limit_together(
+    alice_api: ContractClient, trigger: Standin, settings: Settings, clock: time_machine.Traveller
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 1
+    generated()  # not in several threads at once, which drf-spectacular does not bear
+    hold, statuses = threading.Event(), list[int]()
+
+    def wait(request: Request) -> None:
+        hold.wait(10)
+
+    def look_for(number: int) -> None:
+        statuses.extend(look(alice_api, f"unknown{number}"))
+        if statuses.count(429) == 4:
+            hold.set()
+        connection.close()
+
+    trigger.before = wait
+    crowd = [threading.Thread(target=look_for, args=(number,)) for number in range(8)]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join(20)
+    assert sorted(statuses) == [404] * 4 + [429] * 4
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_run_that_is_found_at_the_second_try_has_cost_two_calls(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    (own,) = add_runs(cast, trigger, 1)
+    trigger.faults.add(Fault("status", times=1))
+    assert look(alice_api, own) == [200]
+    assert spent() == 2
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_foreign_run_is_like_an_unknown_one_when_nothing_is_left_too(
     alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:
@@ -477,6 +530,20 @@ def test_a_call_is_paid_by_who_asked_for_it_in_another_thread_too() -> None:
     assert (call(), payer.get()) == (Payer("alice"), None)
 
 
+@pytest.mark.usefixtures("clock")
+def test_whatever_one_payer_asks_for_it_is_one_asker(trigger: Standin) -> None:
+    """Lists, lookups and polls together leave a thread to the next."""
+    hold = threading.Event()
+    kinds = (Payer("greedy"), Payer("greedy", is_poll=True), Payer("greedy", lookup=Lookup()))
+    for number in range(60):
+        begin = partial(upstream.begin, f"question {number}", partial(hold.wait, 10), then=lambda answer: None)
+        in_the_name_of(kinds[number % 3], begin)()
+    with paid_by("modest"):
+        answer = upstream.ask(lambda: "answered", deadline=upstream.deadline_from_now())
+    hold.set()
+    assert answer == "answered"
+
+
 # --- What can be read of it ------------------------------------------------------------------------------------------
 
 
@@ -511,7 +578,7 @@ def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends(
     trigger: Standin, clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
-    trigger.faults.add(Fault("hang"))
+    rest(trigger)
     for _ in range(30):
         ask()
     trigger.faults.clear()

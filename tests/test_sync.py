@@ -197,6 +197,32 @@ def test_while_trigger_is_away_it_gives_up_early_and_says_how_many_are_left(
     assert Task.objects.count() == 30
 
 
+@pytest.mark.parametrize("kind", ["status", "garbage"])
+def test_a_bad_answer_is_an_answer_and_the_others_are_still_settled(
+    cast: Cast, trigger: Standin, run: Sync, kind: Any
+) -> None:
+    """Eleven tasks in a row that Trigger.dev cannot deal with, and one that it can."""
+    broken = [make_task(cast.alice, cast.artist, synced_generation=0) for _ in range(11)]
+    well = make_task(cast.alice, cast.artist, synced_generation=0)
+
+    def meet(request: Request) -> None:
+        trigger.faults.clear()
+        if any(str(task.pk) in request.target or str(task.pk).encode() in request.body for task in broken):
+            trigger.faults.add(Fault(kind))
+
+    trigger.before = meet
+    report = run(Options())
+    failed = {change.task_id for change in report.changes if change.result is Result.FAILED}
+    assert (report.status, failed) == (Status.FAILED, {task.pk for task in broken})
+    assert held(trigger, well).active
+
+
+def test_a_429_whose_reset_has_passed_is_no_failure_of_a_task(cast: Cast, trigger: Standin, run: Sync) -> None:
+    make_task(cast.alice, cast.artist, synced_generation=0)
+    trigger.faults.add(Fault("rate_limit", seconds=0, times=4))
+    assert run(FULL).status is Status.IN_SYNC
+
+
 @pytest.mark.parametrize("is_dry", [False, True])
 def test_a_limit_that_never_ends_ends_the_pass(
     cast: Cast, trigger: Standin, run: Sync, clock: Clock, is_dry: bool

@@ -1,15 +1,20 @@
+import threading
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 import time_machine
+from django.db import connection
 
+from tasks import upstream
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.shapes import STATUSES
 from tasks.trigger.standin.state import StandinRun, State
 from tasks.trigger.standin.wire import Standin
 from tests.cast import Cast, make_key
-from tests.client import ContractClient, later, with_key
+from tests.client import ContractClient, later, wait_until, with_key
+from tests.contract.validation import generated
 
 PATH = "/api/tasks/runs"
 
@@ -193,6 +198,34 @@ def test_with_trigger_down_a_foreign_run_is_still_like_an_unknown_one(
     charlie = with_key(make_key(cast.charlie))
     foreign, unknown = (charlie.get(f"{PATH}?runId={run_id}") for run_id in (run.id, "run_unknown"))
     assert (foreign.status_code, foreign.content) == (unknown.status_code, unknown.content)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_foreign", [True, False])
+def test_what_its_owner_asks_meanwhile_makes_a_foreign_run_no_cheaper_than_an_unknown_one(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, alices_tag: str, is_foreign: bool
+) -> None:
+    """As with a lookup in another process, which this one has waited for."""
+    generated()  # not in several threads at once, which drf-spectacular does not bear
+    run = add_run(trigger, alices_tag)
+    charlie, hold = with_key(make_key(cast.charlie)), threading.Event()
+    charlies_turn = str(cast.charlie.pk)
+    statuses = list[int]()
+
+    def look() -> None:
+        statuses.append(charlie.get(PATH, {"runId": run.id if is_foreign else "run_unknown"}).status_code)
+        connection.close()
+
+    while not upstream.threads().waiting(charlies_turn):
+        upstream.threads().submit(charlies_turn, partial(hold.wait, 10))
+    waiting = upstream.threads().waiting(charlies_turn)
+    looking = threading.Thread(target=look)
+    looking.start()
+    wait_until(lambda: upstream.threads().waiting(charlies_turn) > waiting)
+    runs_of(alice_api, f"?runId={run.id}")
+    hold.set()
+    looking.join(10)
+    assert (statuses, trigger.asked["all"]) == ([404], 2)
 
 
 def test_a_deeply_nested_run_is_passed_on(alice_api: ContractClient, trigger: Standin, alices_tag: str) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from socket import socketpair
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +16,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import ApiKey, Membership
-from tasks import upstream
+from tasks import runs, upstream
 from tasks.payers import Payer, paid_by
 from tasks.runs import run_name
 from tasks.snapshots import UNFINISHED_FOR
@@ -24,7 +25,7 @@ from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
 from tasks.waiting import Waiter, Waiting, has_left, wait_for_change, waiting
 from tests.cast import Cast, make_key
-from tests.client import ContractClient, with_key
+from tests.client import ContractClient, wait_until, with_key
 from tests.contract.validation import generated
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,7 +35,7 @@ ONE_RUN = "GET /api/v3/runs/{id}"
 
 @pytest.fixture
 def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(timezone.now(), tick=False) as traveller:
+    with time_machine.travel(timezone.now().replace(second=0, microsecond=0), tick=False) as traveller:
         yield traveller
 
 
@@ -64,16 +65,6 @@ class Asking(threading.Thread):
         self.join(20)
         assert self.response is not None, "it is still held"
         return self.response
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Real time, for what other threads do."""
-    pause = threading.Event()
-    for _ in range(2000):
-        if is_so():
-            return
-        pause.wait(0.005)
-    raise AssertionError("it never came to that")
 
 
 def waiters() -> int:
@@ -363,6 +354,53 @@ def test_a_cache_that_is_empty_lets_nobody_go_and_hides_nothing(
     assert not waiter.is_over.is_set()
     clock.shift(61)
     look(room)
+    assert waiter.is_over.is_set()
+
+
+def test_who_comes_later_and_has_seen_more_is_held_and_lets_go_who_has_seen_less(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller, room: Waiting
+) -> None:
+    """Also where no cache brings it to those who wait already."""
+    tags = [f"account:{cast.alice.pk}"]
+    run = trigger.state.add_run(StandinRun("t", trigger.state.now, tags=tags, starts_after=1, ends_after=99))
+    early = a_waiter(alice_api, run)
+    room.join(early)
+    clock.shift(6)
+    late = a_waiter(alice_api, run)
+    room.join(late)
+    assert (early.seen.status, late.seen.status) == ("QUEUED", "EXECUTING")
+    assert (early.is_over.is_set(), late.is_over.is_set()) == (True, False)
+
+
+def test_what_somebody_else_is_asking_already_is_told_to_those_who_wait(
+    run: StandinRun, alice_api: ContractClient, clock: time_machine.Traveller, room: Waiting
+) -> None:
+    """Also where the cache does not bring it."""
+    waiter = a_waiter(alice_api, run)
+    room.join(waiter)
+    clock.shift(61)
+    hold = threading.Event()
+
+    def fetch() -> Any:
+        hold.wait(10)
+        return runs.fetch_run(run.id, now=timezone.now(), deadline=upstream.deadline_from_now)
+
+    upstream.begin(run_name(run.id), fetch, then=lambda answer: cache.clear())
+    room.look(now=timezone.now())
+    hold.set()
+    upstream.settle_down()
+    wait_until(waiter.is_over.is_set)
+
+
+def test_a_finish_that_was_asked_for_earlier_and_answered_later_is_told(
+    run: StandinRun, alice_api: ContractClient, clock: time_machine.Traveller, room: Waiting
+) -> None:
+    waiter = a_waiter(alice_api, run)
+    room.join(waiter)
+    clock.shift(61)
+    finished = runs.fetch_run(run.id, now=timezone.now() - timedelta(seconds=99), deadline=upstream.deadline_from_now)
+    assert finished.as_of < waiter.seen.as_of
+    room.look(now=waiter.seen.as_of)
     assert waiter.is_over.is_set()
 
 

@@ -8,7 +8,7 @@ The header `x-trigger-api-version` is not sent: without it, the status names are
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import quote, urlencode
 
 import requests
@@ -35,23 +35,31 @@ CONNECTIONS = 64
 # Without a period the list ends seven days ago, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
 SCHEDULES_PER_PAGE = 100
-# What is asked to learn whether Trigger.dev answers again: cheap for it, and through the same parts of it.
-PROBES = {
-    "runs": "/api/v1/runs?page%5Bsize%5D=1&filter%5BcreatedAt%5D%5Bperiod%5D=1m",
+# Kinds of questions: Trigger.dev can answer one kind and fail at another (recorded: *_DOWN).
+Route = Literal["runs", "run", "schedules", "trigger"]
+ROUTES: Mapping[str, Route] = {
+    "/api/v1/runs": "runs",
+    "/api/v3/runs": "run",
+    "/api/v1/schedules": "schedules",
+    "/api/v1/tasks": "trigger",
+}
+# What is asked to learn whether Trigger.dev answers again: cheap for it, and through the same parts of it. There is no
+# such question of the kind that starts runs.
+PROBES: Mapping[Route, str] = {
     "run": "/api/v3/runs/run_probe",
     "schedules": "/api/v1/schedules/probe",
+    "runs": "/api/v1/runs?page%5Bsize%5D=1&filter%5BcreatedAt%5D%5Bperiod%5D=1m",
 }
-ROUTES = {"/api/v1/runs": "runs", "/api/v3/runs": "run", "/api/v1/schedules": "schedules", "/api/v1/tasks": "trigger"}
 
 
 class Gate(Protocol):
     """Every call passes it: it may raise NotAsked instead, and sees how the call ends."""
 
-    def __call__(self, route: str, *, patience: float) -> AbstractContextManager[object]:
+    def __call__(self, route: Route, *, patience: float) -> AbstractContextManager[object]:
         """`patience`: how many seconds the call has."""
 
 
-def no_gate(route: str, *, patience: float) -> AbstractContextManager[object]:
+def no_gate(route: Route, *, patience: float) -> AbstractContextManager[object]:
     return nullcontext()
 
 
@@ -135,11 +143,10 @@ class TriggerClient:
         """By id or by key; NotFound when it is gone already."""
         self._write("DELETE", schedule_path(name), None, deadline=deadline)
 
-    def probe(self, route: str, *, deadline: float) -> None:
-        """One call, to see whether it is answered at all."""
-        path = PROBES.get(route, PROBES["run"])
+    def probe(self, route: Route, *, deadline: float) -> None:
+        """One call that changes nothing, to see whether that kind is answered at all; for those in PROBES."""
         try:
-            self._exchange(self._prepared("GET", path), deadline=deadline)
+            self._exchange(self._prepared("GET", PROBES[route]), deadline=deadline)
         except (errors.NotFound, errors.Refused):
             return
 
@@ -209,6 +216,5 @@ def schedule_path(name: str) -> str:
     return f"/api/v1/schedules/{quote(name, safe='')}"
 
 
-def route_of(path: str) -> str:
-    """What kind of question it is: Trigger.dev can answer one kind and fail at another (recorded: *_DOWN)."""
-    return next((route for prefix, route in ROUTES.items() if path.startswith(prefix)), "other")
+def route_of(path: str) -> Route:
+    return next(route for prefix, route in ROUTES.items() if path.startswith(prefix))
