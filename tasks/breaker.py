@@ -1,8 +1,9 @@
 """When to stop asking somebody who fails, and when to try again: with one question, and not with everybody's.
 
-Trigger.dev can fail at one kind of question and answer the others, so each kind has a breaker of its own; when one
-opens or closes, one question tells of each of the others. Pure, and for one thread at a time; `now` is in seconds of
-any clock that goes on.
+Trigger.dev can fail at one kind of question and answer the others, so each kind has a breaker of its own. When one gets
+no answers all are opened, and one question of each kind tells which of them may be closed again at once.
+
+Pure, and for one thread at a time; `now` is in seconds of any clock that goes on.
 """
 
 from collections import defaultdict
@@ -55,7 +56,7 @@ class Breaker:
     def begin_trial(self, *, now: float, is_sudden: bool = False) -> bool:
         """Whether this is the one question that may try. Only its end, or time, permits another one.
 
-        `is_sudden`: there is news, so that the pause need not be over.
+        `is_sudden`: the pause need not be over.
         """
         if left_until(self.trial_until, now=now) or (not is_sudden and self.seconds_left(now=now)):
             return False
@@ -96,7 +97,7 @@ class Breakers:
     def admit(self, kind: Route, *, now: float) -> Admission:
         breaker = self._of[kind]
         if kind not in self._triable and self.is_away():
-            trials = self._begin(self._triable, now=now, is_sudden=False)
+            trials = self._begin(self._triable, now=now)
             return Admission(False, min(self._of[one].seconds_left(now=now) for one in self._triable), trials=trials)
         if not breaker.is_open:
             return Admission(True)
@@ -116,8 +117,10 @@ class Breakers:
         if not (is_trial or is_enough) or not breaker.open(now=now) or failure is Failure.BAD:
             return ()
         # Are the others silent too? And this kind itself, or only the few things that were asked for?
-        others = self._which(are_open=False)
-        return self._begin([*others, kind] if is_triable and not is_trial else others, now=now)
+        for other in self._which(are_open=False):
+            self._of[other].open(now=now)
+        untried = [other for other in self._triable if not (other == kind and is_trial)]
+        return self._begin(untried, now=now, is_sudden=True)
 
     def is_away(self) -> bool:
         return not self._which(are_open=False)
@@ -131,7 +134,7 @@ class Breakers:
     def _which(self, *, are_open: bool) -> list[Route]:
         return [kind for kind in self._triable if self._of[kind].is_open == are_open]
 
-    def _begin(self, kinds: Iterable[Route], *, now: float, is_sudden: bool = True) -> tuple[Route, ...]:
+    def _begin(self, kinds: Iterable[Route], *, now: float, is_sudden: bool = False) -> tuple[Route, ...]:
         return tuple(kind for kind in kinds if self._of[kind].begin_trial(now=now, is_sudden=is_sudden))
 
 

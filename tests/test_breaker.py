@@ -97,8 +97,12 @@ def admitted(several: Breakers, *, at: float) -> list[Route]:
     return [route for route in routes if several.admit(route, now=at).is_admitted]
 
 
-def test_when_one_kind_is_silent_each_kind_is_tried_by_one_question() -> None:
-    assert set(fail(breakers(), "runs", SILENT, at=100)) == {"runs", "run", "schedules"}
+def test_when_one_kind_is_silent_all_are_left_alone_until_one_question_of_each_has_told() -> None:
+    several = breakers()
+    assert set(fail(several, "runs", SILENT, at=100)) == {"runs", "run", "schedules"}
+    assert admitted(several, at=100.1) == []
+    end_trials(several, ("run", "schedules"), at=100.1, silent=())
+    assert admitted(several, at=100.1) == ["run", "schedules", "trigger"]
 
 
 def test_when_all_are_silent_nothing_is_asked_and_no_run_is_started() -> None:
