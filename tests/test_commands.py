@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from io import StringIO
 from typing import Any
 
@@ -113,6 +116,16 @@ def test_what_cannot_be_done_is_said_and_nothing_is_made(cast: Cast, arguments: 
     with pytest.raises(CommandError, match=reason):
         run(*arguments)
     assert (ApiKey.objects.count(), Identity.objects.count(), Account.objects.count()) == (0, 0, 5)
+
+
+def test_the_options_of_a_database_url_hold() -> None:
+    """In a process of its own, since settings are read once."""
+    url = "postgres://u:p@db.example.org/recoup?sslmode=require"
+    show = "from recoup import settings; print(settings.DATABASES['default']['OPTIONS'])"
+    environment = {**os.environ, "DATABASE_URL": url}
+    shown = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
+    assert "'sslmode': 'require'" in shown.stdout
+    assert "'pool'" in shown.stdout
 
 
 def test_an_identity_is_linked_once(cast: Cast) -> None:
