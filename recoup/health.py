@@ -83,9 +83,8 @@ def checked() -> tuple[bool, dict[str, Any]]:
     if checks["database"] == checks["migrations"] == OK:
         try:
             body["unsettled_tasks"] = Task.objects.unsettled().count()
-        except DatabaseError:
-            logger.warning("Not ready, the unsettled tasks could not be counted", exc_info=True)
-            checks["database"] = FAILED
+        except DatabaseError as error:
+            checks["database"] = failed("database", error)
     is_ready = set(checks.values()) == {OK}
     return is_ready, {"status": "ready" if is_ready else "not ready", **body, **checks}
 
@@ -94,9 +93,14 @@ def result_of(name: str, check: Callable[[], None]) -> str:
     try:
         check()
     except (NotReady, DatabaseError) as error:
-        logger.warning("Not ready, the check of the %s failed: %s", name, type(error).__name__)
-        return FAILED
+        return failed(name, error)
     return OK
+
+
+def failed(name: str, error: Exception) -> str:
+    """What a driver says may hold a password."""
+    logger.warning("Not ready, the check of the %s failed: %s", name, type(error).__name__)
+    return FAILED
 
 
 def check_database() -> None:

@@ -88,6 +88,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {
         "pool": {"min_size": 1, "max_size": 20, "timeout": 5},
         "options": "-c lock_timeout=5s -c statement_timeout=30s",
+        # A host that has vanished says nothing: a query would wait a quarter of an hour for it. Seconds, milliseconds.
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
         # What the URL says itself, sslmode for one, holds.
         **DATABASES["default"].get("OPTIONS", {}),
     }
