@@ -10,7 +10,7 @@ from typing import cast
 
 from django.conf import settings
 from django.core.signals import request_finished
-from django.db import DatabaseError, connection, transaction
+from django.db import Error, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
@@ -108,7 +108,7 @@ def write_use(**kwargs: object) -> None:
     try:
         with transaction.atomic():
             ApiKey.objects.filter(pk=key_id).update(last_used_at=at)
-    except DatabaseError as error:
+    except Error as error:
         logger.warning("The use of an API key could not be noted: %s", type(error).__name__)
     finally:
         # Django has closed those of the request before; this one would stay with an idle thread, out of the pool.

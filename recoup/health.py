@@ -12,8 +12,7 @@ from functools import cache as once
 from typing import Any
 
 from django.core.cache import cache
-from django.db import Error as DatabaseError
-from django.db import connection
+from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
@@ -83,7 +82,7 @@ def checked() -> tuple[bool, dict[str, Any]]:
     if checks["database"] == checks["migrations"] == OK:
         try:
             body["unsettled_tasks"] = Task.objects.unsettled().count()
-        except DatabaseError as error:
+        except Error as error:
             checks["database"] = failed("database", error)
     is_ready = set(checks.values()) == {OK}
     return is_ready, {"status": "ready" if is_ready else "not ready", **body, **checks}
@@ -92,7 +91,7 @@ def checked() -> tuple[bool, dict[str, Any]]:
 def result_of(name: str, check: Callable[[], None]) -> str:
     try:
         check()
-    except (NotReady, DatabaseError) as error:
+    except (NotReady, Error) as error:
         return failed(name, error)
     return OK
 
@@ -143,6 +142,11 @@ PROBES: Mapping[str, Handler] = {"/healthz": healthz, "/readyz": readyz, "/metri
 def probes(get_response: Handler) -> Handler:
     def answer(request: HttpRequest) -> HttpResponseBase:
         probe = PROBES.get(request.path_info)
-        return get_response(request) if probe is None else probe(request)
+        if probe is None:
+            return get_response(request)
+        response: Any = probe(request)
+        # Django would log each 503, though the check has said once what failed.
+        response._has_been_logged = True
+        return response
 
     return answer

@@ -12,6 +12,11 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recoup.settings")
 django_application = get_wsgi_application()
 # Imports the views now: the first request of a worker would wait for it, past its deadline.
 reverse("tasks")
+
+from drf_spectacular.generators import SchemaGenerator  # noqa: E402  it reads the settings when it is imported
+
+# Looks up drf-spectacular's extensions, which the first two requests for the schema must not do at once.
+SchemaGenerator().get_schema(public=True)
 # More than this is refused by the parser, so no more than that is read.
 LONGEST_CHUNKED_BODY = 1024 * 1024 + 1
 

@@ -1,7 +1,7 @@
 """How many calls may be made in a minute, and who may cause them: never more than the budget, nobody more than a share.
 
-Looking for a run that may not be there comes out of another purse: it may cost nothing of the budget, and only its
-answer tells whether it was in vain. What was found is then paid like everything else.
+Looking for a run that may not be there comes out of another purse beside it, since it may cost nothing of the budget,
+and only its answer tells whether it was in vain. What was found is then paid like everything else.
 """
 
 import time

@@ -126,10 +126,11 @@ def kept_or(fetch: Callable[[], Snapshot], name: str, is_enough: Enough) -> Snap
 
 
 def keep(name: str, snapshot: Snapshot) -> Snapshot:
-    """What is out of date does not take the place of what is not, nor what is huge that of all else."""
+    """What is known now: nothing out of date takes the place of what is not, and nothing huge that of all else."""
     kept: Snapshot | None = cache.get(name)
-    is_late = kept is not None and not snapshot.supersedes(kept)
-    if not is_late and len(snapshot.encoded) <= LARGEST_KEPT:
+    if kept is not None and not snapshot.supersedes(kept):
+        return kept
+    if len(snapshot.encoded) <= LARGEST_KEPT:
         cache.set(name, snapshot, LAST_KNOWN_FOR)
     return snapshot
 

@@ -17,13 +17,15 @@ import prometheus_client
 from django.conf import settings
 from django.core.cache import cache
 
-from tasks.breaker import Breakers, Failure
+from tasks.breaker import TRYING, Breakers, Failure
 from tasks.budget import Budget
 from tasks.payers import payer
 from tasks.trigger import errors
 from tasks.trigger.answers import LONGEST_RETRY_AFTER
 from tasks.trigger.client import PROBES, Route
 
+# Seconds: also where the reset that Trigger.dev names has passed already.
+SHORTEST_STOP = 1.0
 # A call that had less time than this, in seconds, says nothing about Trigger.dev when the time is up.
 FAIR_PATIENCE = 1.0
 OUTCOMES: dict[type[errors.TriggerError], str] = {
@@ -83,12 +85,15 @@ class Manners:
 
     @contextmanager
     def _passed(self, route: Route, *, patience: float) -> Iterator[None]:
+        is_trial = _is_trial.get()
         try:
             self._refuse_until_reset()
-            is_trial = _is_trial.get() or self._refuse_while_resting(route)
+            is_trial = is_trial or self._refuse_while_resting(route)
             self.budget.pay(payer.get())
         except errors.NotAsked as error:
             self._count(route, error.reason)
+            if is_trial:
+                self._give_back(route)
             raise
         try:
             yield
@@ -107,13 +112,17 @@ class Manners:
             admission = self._breakers.admit(route, now=time.time())
         self._try(admission.trials)
         if not admission.is_admitted:
-            raise errors.Resting(retry_after=max(admission.seconds, 0.5), reason="resting")
+            raise errors.Resting(retry_after=admission.seconds or TRYING, reason="resting")
         return admission.is_trial
 
     def _refuse_until_reset(self) -> None:
         left = self.seconds_until_reset()
         if left:
             raise errors.NotAsked("it asked us to wait", retry_after=left, reason="until_reset")
+
+    def _give_back(self, route: Route) -> None:
+        with self._lock:
+            self._breakers.give_back(route)
 
     def _try(self, routes: tuple[Route, ...]) -> None:
         for route in routes:
@@ -139,7 +148,7 @@ class Manners:
         self._try(trials)
 
     def _stop(self, seconds: float) -> None:
-        seconds = max(seconds, self.seconds_until_reset())
+        seconds = max(seconds, self.seconds_until_reset(), SHORTEST_STOP)
         self._stopped_until = time.time() + seconds
         if settings.CACHE_IS_SHARED:
             # Django's Redis takes whole seconds; what is kept says itself when it ends.

@@ -74,7 +74,7 @@ class Pace:
     def let_rest(self, seconds: float) -> None:
         """While it is left alone after failures. Raises Away as if it had been asked."""
         self.note(is_answered=False)
-        self.wait(max(seconds, 1.0), "for Trigger.dev, which has failed repeatedly")
+        self.wait(max(seconds, 2.0), "for Trigger.dev, which has failed repeatedly")
 
     def wait_for_reset(self, seconds: float) -> None:
         """After a 429, or with nothing left of our own budget: then longer each time, since a step takes several calls.

@@ -14,7 +14,7 @@ from django.utils.http import parse_etags
 
 from accounts.keys import etag_of
 from tasks.enrichment import EnrichedTask
-from tasks.known import Known
+from tasks.known import Known, last_known
 from tasks.moments import as_text
 
 
@@ -22,16 +22,17 @@ def answer(body: dict[str, Any]) -> HttpResponse:
     return HttpResponse(orjson.dumps(body), content_type="application/json")
 
 
-def tagged_answer(body: dict[str, Any], *, etags: str | None) -> HttpResponse:
+def tagged_answer(body: dict[str, Any], *, etags: str | None, tagged_as: dict[str, Any] | None = None) -> HttpResponse:
     """With an entity tag; a 304 where the client has it. `etags`: its If-None-Match, if it sent one.
 
-    When Trigger.dev was asked is no part of the tag: it changes when nothing else does.
+    When Trigger.dev was asked is no part of the tag: it changes when nothing else does. `tagged_as`: what of the body
+    is something else in the tag.
     """
     dated = body.get("tasks", [body])
     moments = [item["runs_as_of"] for item in dated]
     for item in dated:
         item["runs_as_of"] = None
-    etag = etag_of(orjson.dumps(body))
+    etag = etag_of(orjson.dumps({**body, **(tagged_as or {})}))
     if etags is not None and is_one_of(etag, etags):
         return HttpResponseNotModified(headers={"ETag": etag})
     for item, moment in zip(dated, moments, strict=True):
@@ -57,6 +58,14 @@ def runs_body(known: Known) -> dict[str, Any]:
         "runs_status": known.status,
         "runs_as_of": known.as_of and as_text(known.as_of),
     }
+
+
+def dated_addresses(known: Known) -> dict[str, Any]:
+    """Signed addresses are new with each answer of Trigger.dev, and expire: in a tag they count as new each minute."""
+    if known.snapshot is None or not known.snapshot.is_short_lived:
+        return {}
+    stable = last_known(known.snapshot)
+    return {"runs": spliced(stable.encoded), "minute": stable.as_of.replace(second=0, microsecond=0)}
 
 
 def task_body(enriched: EnrichedTask) -> dict[str, Any]:

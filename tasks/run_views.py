@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,12 +22,12 @@ from tasks.api_views import PaidByCaller
 from tasks.bodies import StartRunRequestSerializer, idempotency_key
 from tasks.environment import NotOurEnvironment
 from tasks.filters import run_query
-from tasks.known import Known
+from tasks.known import Known, RunsStatus, last_known
 from tasks.models import Task
 from tasks.permissions import task_to_write
-from tasks.rendering import answer, runs_body, tagged_answer
+from tasks.rendering import answer, dated_addresses, runs_body, tagged_answer
 from tasks.run_owners import RUN_NOT_FOUND
-from tasks.snapshots import UNFINISHED_FOR
+from tasks.snapshots import UNFINISHED_FOR, Snapshot
 from tasks.trigger.errors import NotAsked, ShareSpent, TriggerError
 from tasks.views import etags_of, without_body
 from tasks.waiting import Waiter, has_left, wait_for_change
@@ -102,31 +103,40 @@ class TaskRunsView(PaidByCaller):
 
     def one(self, request: Request, query: dict[str, Any]) -> HttpResponseBase:
         """With `wait` an unfinished run is held until it changes, unless it has since the client saw it."""
-        known = self.retrieved(request, caller_of(request), query)
+        begun, etags = time.monotonic(), etags_of(request)
+        known = self.retrieved(caller_of(request), query, waits=bool(query["wait"]) or etags is not None)
         response = self.answered(request, known)
-        is_news = etags_of(request) is not None and response.status_code == 200
+        is_news = etags is not None and response.status_code == 200
         if not query["wait"] or known.is_final or is_news or known.snapshot is None:
             return response
         waiter = Waiter(query["runId"], known.snapshot, has_left=partial(has_left, request.META.get("gunicorn.socket")))
-        if not wait_for_change(waiter, seconds=query["wait"]):
+        latest = wait_for_change(waiter, seconds=max(0.0, begun + query["wait"] - time.monotonic()))
+        if latest is None:
             return response
         # Much may have been taken from the caller meanwhile.
         caller = find_credential(request).account
         if query["account_id"] and not may_act_for(caller, query["account_id"]):
             raise PermissionDenied(MayActForAccount.message)
-        return self.answered(request, self.retrieved(request, caller, query))
+        return self.answered(request, self.retrieved(caller, query, waits=etags is not None, last=latest))
 
-    def retrieved(self, request: Request, caller: Account, query: dict[str, Any]) -> Known:
+    def retrieved(self, caller: Account, query: dict[str, Any], *, waits: bool, last: Snapshot | None = None) -> Known:
+        """`last`: what is known of the run, should Trigger.dev and the cache be away."""
         now, deadline = timezone.now(), upstream.deadline_from_now()
-        waits = bool(query["wait"]) or etags_of(request) is not None
         account_id = query["account_id"]
         try:
-            return runs.retrieve(caller, query["runId"], account_id=account_id, now=now, deadline=deadline, waits=waits)
+            try:
+                return runs.retrieve(
+                    caller, query["runId"], account_id=account_id, now=now, deadline=deadline, waits=waits
+                )
+            except TriggerError:
+                if last is None:
+                    raise
+                return runs.as_seen(caller, Known(last_known(last), RunsStatus.STALE), account_id)
         except runs.RunNotFound:
             raise NotFound(RUN_NOT_FOUND) from None
 
     def answered(self, request: Request, known: Known) -> HttpResponse:
-        response = tagged_answer(runs_body(known), etags=etags_of(request))
+        response = tagged_answer(runs_body(known), etags=etags_of(request), tagged_as=dated_addresses(known))
         if not known.is_final:
             response["Retry-After"] = str(round(UNFINISHED_FOR.total_seconds()))
         return response

@@ -18,7 +18,7 @@ from django.core.cache import cache
 from accounts.models import Account
 from tasks import cron, fires, snapshots, upstream
 from tasks.fires import Fire
-from tasks.known import UNAVAILABLE, Deadline, Known, RunsStatus, alone, ask, keep, without
+from tasks.known import LAST_KNOWN_FOR, UNAVAILABLE, Deadline, Known, RunsStatus, alone, ask, keep, without
 from tasks.lookups import looking_up
 from tasks.models import SyncStatus, Task
 from tasks.run_owners import ACCOUNT_TAG, as_seen_by, related_runs, tagged_accounts, without_nested
@@ -219,7 +219,18 @@ def fetch_run(run_id: str, *, now: datetime, deadline: Deadline) -> Snapshot:
     run = without_nested(run)
     related = list(related_runs(run))
     fresh_until = snapshots.fresh_run_until([run, *related], now=now)
-    return keep(run_name(run_id), snapshots.take([run], at=now, fresh_until=fresh_until, related=related))
+    taken = keep(run_name(run_id), snapshots.take([run], at=now, fresh_until=fresh_until, related=related))
+    cache.set(dated_name(run_id), taken.as_of, LAST_KNOWN_FOR)
+    return taken
+
+
+def newer_than(seen: Mapping[str, datetime]) -> dict[str, Snapshot]:
+    """What others have brought since, by run id. Only their moments are read where there is nothing new."""
+    names = {dated_name(run_id): run_id for run_id in seen}
+    dates: dict[str, datetime] = cache.get_many(names)
+    news = {run_name(names[name]): names[name] for name, as_of in dates.items() if as_of != seen[names[name]]}
+    kept: dict[str, Snapshot] = cache.get_many(news) if news else {}
+    return {news[name]: snapshot for name, snapshot in kept.items()}
 
 
 def newest_name(source: Source) -> str:
@@ -232,6 +243,10 @@ def account_name(account_id: UUID, limit: int) -> str:
 
 def run_name(run_id: str) -> str:
     return upstream.cache_name("run", run_id)
+
+
+def dated_name(run_id: str) -> str:
+    return upstream.cache_name("run-dated", run_id)
 
 
 def unknown_name(run_id: str, caller: Account, account_id: UUID | None) -> str:

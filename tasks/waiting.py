@@ -8,7 +8,6 @@ import logging
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from functools import partial
 
 import prometheus_client
 from django.conf import settings
-from django.core.cache import cache
 from django.db import connections
 from django.utils import timezone
 
@@ -30,8 +28,9 @@ from tasks.trigger import errors
 
 # What is left to the requests that do not wait, of the threads of a worker.
 THREADS_FOR_OTHERS = 16
-# How often, in seconds, the cache is looked into for those who wait.
+# How often, in seconds, the cache is looked into for those who wait; and so many looks are made once nobody does.
 TICK = 0.1
+IDLE_LOOKS = 300
 WAITING = prometheus_client.Gauge(
     "recoup_waiting_requests", "Requests that are held until a run changes.", multiprocess_mode="livesum"
 )
@@ -87,78 +86,59 @@ class WatchedRun:
 
 
 class Waiting:
-    """All that wait in this process. Its thread lives as long as somebody does; without one somebody else looks."""
+    """All that wait in this process. `wake`: has somebody look, again and again as long as a look says so."""
 
-    def __init__(self, places: int, *, has_thread: bool = True) -> None:
-        self._places, self._has_thread = places, has_thread
+    def __init__(self, places: int, *, wake: Callable[["Waiting"], object] = lambda room: None) -> None:
+        self._places, self._wake = places, wake
         self._lock = threading.Lock()
         self._watched: dict[str, WatchedRun] = {}
-        self._thread: threading.Thread | None = None
         # Set when the process is about to end: nobody is held any longer.
         self.is_ending: Callable[[], bool] = lambda: False
 
     def __len__(self) -> int:
         with self._lock:
-            return sum(len(run.waiters) for run in self._watched.values())
+            return self._count()
+
+    def _count(self) -> int:
+        return sum(len(run.waiters) for run in self._watched.values())
 
     def join(self, waiter: Waiter) -> bool:
         """False when as many wait already as may."""
         with self._lock:
-            if sum(len(run.waiters) for run in self._watched.values()) >= self._places or self.is_ending():
+            if self._count() >= self._places or self.is_ending():
                 return False
-            if self._has_thread and (self._thread is None or not self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._keep_looking, name="waiting", daemon=True)
-                self._thread.start()
             run = self._watched.setdefault(waiter.run_id, WatchedRun(waiter.seen))
             run.waiters.append(waiter)
             run.tell(waiter.seen)
         WAITING.inc()
+        self._wake(self)
         return True
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: Waiter) -> Snapshot:
+        """What is known of the run by now."""
         with self._lock:
             run = self._watched[waiter.run_id]
             run.waiters.remove(waiter)
             if not run.waiters:
                 del self._watched[waiter.run_id]
         WAITING.dec()
+        return run.latest
 
-    def finish(self) -> None:
-        """Waits until the thread has ended, which it does once nobody waits."""
-        thread = self._thread
-        if thread is not None:
-            thread.join()
-
-    def _keep_looking(self) -> None:
-        while True:
-            try:
-                if not self.look(now=timezone.now()):
-                    return
-            except Exception:
-                logger.exception("Those who wait for a run could not be served; it is tried again")
-            time.sleep(TICK)
-
-    def look(self, *, now: datetime) -> bool:
-        """Lets those go whose wait is over, and has runs asked for that are not fresh. False when nobody waits."""
+    def look(self, *, now: datetime) -> None:
+        """Lets those go whose wait is over, and has runs asked for that are not fresh."""
         with self._lock:
-            names = {runs.run_name(run_id): run_id for run_id in self._watched}
-            if not names:
-                self._thread = None
-                return False
-        kept: dict[str, Snapshot] = cache.get_many(names)
-        is_ending, asked = self.is_ending(), dict[str, Payer | None]()
+            latest = {run_id: run.latest.as_of for run_id, run in self._watched.items()}
+        if not latest:
+            return
+        kept, is_ending, asked = runs.newer_than(latest), self.is_ending(), dict[str, Payer | None]()
         with self._lock:
-            for name, run_id in names.items():
-                run = self._watched.get(run_id)
-                if run is None:
-                    continue
-                run.tell(kept.get(name))
+            for run_id, run in self._watched.items():
+                run.tell(kept.get(run_id))
                 run.let_go(lambda waiter: is_ending or waiter.has_left())
                 if run.may_be_asked_for(now=now):
                     run.asked_at, asked[run_id] = now, run.next_payer()
         for run_id, who in asked.items():
             self._ask(run_id, who, now=now)
-        return True
 
     def _ask(self, run_id: str, who: Payer | None, *, now: datetime) -> None:
         name = runs.run_name(run_id)
@@ -178,24 +158,72 @@ class Waiting:
                 run.let_go(lambda waiter: True)
 
 
+class Lookout:
+    """A thread that looks as long as somebody waits, and a little longer: another one would connect to Redis anew."""
+
+    def __init__(self, *, idle_looks: int = IDLE_LOOKS) -> None:
+        self._idle_looks = idle_looks
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_over = threading.Event()
+
+    def wake(self, room: Waiting) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._is_over.clear()
+                self._thread = threading.Thread(target=self._keep_looking, args=(room,), name="waiting", daemon=True)
+                self._thread.start()
+
+    def finish(self) -> None:
+        """Waits until the thread has ended."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _keep_looking(self, room: Waiting) -> None:
+        idle = 0
+        while not self._is_over.wait(TICK):
+            idle = 0 if len(room) else idle + 1
+            if idle > self._idle_looks and self._may_end(room):
+                return
+            try:
+                room.look(now=timezone.now())
+            except Exception:
+                logger.exception("Those who wait for a run could not be served; it is tried again")
+
+    def _may_end(self, room: Waiting) -> bool:
+        """Whoever has come in the last moment wakes another thread."""
+        with self._lock:
+            if len(room):
+                return False
+            self._thread = None
+            return True
+
+
+@once
+def lookout() -> Lookout:
+    return Lookout()
+
+
 @once
 def waiting() -> Waiting:
-    return Waiting(max(0, settings.THREADS - THREADS_FOR_OTHERS))
+    return Waiting(max(0, settings.THREADS - THREADS_FOR_OTHERS), wake=lookout().wake)
 
 
-def wait_for_change(waiter: Waiter, *, seconds: float) -> bool:
-    """Holds the request until the run changes, or for so long; False when there was no place to wait in.
+def wait_for_change(waiter: Waiter, *, seconds: float) -> Snapshot | None:
+    """Holds the request until the run changes, or for so long. What is known then; None when there was no place.
 
     The thread's database connection is given back before.
     """
-    if not waiting().join(waiter):
-        return False
+    room = waiting()
+    if not room.join(waiter):
+        return None
     try:
         give_connections_back()
         waiter.is_over.wait(seconds)
     finally:
-        waiting().leave(waiter)
-    return True
+        latest = room.leave(waiter)
+    return latest
 
 
 def give_connections_back() -> None:

@@ -43,8 +43,9 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         for method in ("GET", "POST", "PUT", "DELETE"):
             mock.add_callback(method, re.compile(re.escape(TRIGGER_URL) + "/.*"), callback=mocked(standin))
         yield standin
-        waiting.waiting().finish()
+        waiting.lookout().finish()
         waiting.waiting.cache_clear()
+        waiting.lookout.cache_clear()
         upstream.finish()
     cache.clear()
     counters.clear()

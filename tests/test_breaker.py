@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tasks.breaker import FAILURES, PAUSE, TRIAL, Admission, Breaker, Breakers, Failure
+from tasks.breaker import FAILURES, PAUSE, TRIAL, TRYING, Admission, Breaker, Breakers, Failure
 from tasks.trigger.client import PROBES, Route
 
 SILENT, BAD = Failure.SILENT, Failure.BAD
@@ -15,7 +15,7 @@ SILENT, BAD = Failure.SILENT, Failure.BAD
 def opened(*, at: float) -> Breaker:
     breaker = Breaker()
     assert [breaker.fail(now=at) for _ in range(FAILURES)] == [False] * (FAILURES - 1) + [True]
-    breaker.open(now=at)
+    breaker.open(SILENT, now=at)
     return breaker
 
 
@@ -23,7 +23,7 @@ def test_a_breaker_should_open_after_failures_in_a_row_only() -> None:
     breaker = Breaker()
     for _ in range(FAILURES - 1):
         breaker.fail(now=100)
-    assert breaker.succeed() is False
+    assert breaker.succeed(now=100, is_trial=False) is False
     assert not breaker.fail(now=100)
 
 
@@ -40,15 +40,17 @@ def test_after_its_pause_one_trial_is_begun_and_no_second_one() -> None:
 
 def test_a_trial_that_fails_is_followed_by_another_pause() -> None:
     breaker = opened(at=100)
-    breaker.begin_trial(now=103)
-    breaker.open(now=104)
+    assert breaker.begin_trial(now=103)
+    assert breaker.end_trial()
+    breaker.open(SILENT, now=104)
     assert breaker.seconds_left(now=104) == PAUSE
+    assert not breaker.begin_trial(now=105)
 
 
 def test_a_trial_that_succeeds_closes_it() -> None:
     breaker = opened(at=100)
     breaker.begin_trial(now=103)
-    assert (breaker.succeed(), breaker.is_open) == (True, False)
+    assert (breaker.succeed(now=103, is_trial=True), breaker.is_open) == (True, False)
 
 
 def test_a_trial_that_was_lost_is_followed_by_another_one() -> None:
@@ -145,7 +147,8 @@ def test_starting_runs_alone_failing_is_tried_by_one_real_start_after_each_pause
     end_trials(several, fail(several, "trigger", SILENT, at=100), at=100, silent=())
     for at in (100 + PAUSE, 100 + 2 * PAUSE):
         assert not several.admit("trigger", now=at - 0.1).is_admitted
-        assert [several.admit("trigger", now=at)[:3] for _ in range(2)] == [(True, TRIAL, True), (False, TRIAL, False)]
+        first, second = (several.admit("trigger", now=at) for _ in range(2))
+        assert (first.is_trial, second) == (True, Admission(False, TRYING))
         several.learn("trigger", SILENT, is_trial=True, now=at)
     several.learn("trigger", None, is_trial=False, now=105)
     assert several.admit("trigger", now=105).is_admitted
@@ -173,4 +176,48 @@ def test_when_one_kind_answers_again_the_others_are_tried_at_once(begun: Callabl
 def test_while_only_runs_are_to_be_started_somebody_tries_too() -> None:
     several = away(at=100)
     assert set(several.admit("trigger", now=100 + PAUSE).trials) == {"runs", "run", "schedules"}
-    assert several.admit("trigger", now=100 + PAUSE) == Admission(False, TRIAL)
+    assert several.admit("trigger", now=100 + PAUSE) == Admission(False, TRYING)
+
+
+def test_a_kind_whose_trial_says_nothing_about_what_is_asked_rests_all_the_same() -> None:
+    """The one question of a trial is answered each time, and no other one is."""
+    several, at, asked = breakers(), 100.0, 0
+    end_trials(several, fail(several, "runs", SILENT, at=at), at=at, silent=())
+    for _ in range(1000):
+        at += 0.1
+        admission = several.admit("runs", now=at)
+        end_trials(several, admission.trials, at=at, silent=())
+        if admission.is_admitted:
+            asked += 1
+            end_trials(several, several.learn("runs", SILENT, is_trial=False, now=at), at=at, silent=())
+    assert asked <= 1000 * 0.1 / PAUSE * FAILURES
+
+
+def test_what_has_just_answered_is_not_left_alone_for_the_silence_of_another_kind() -> None:
+    several = breakers()
+    several.learn("schedules", None, is_trial=False, now=99)
+    assert set(fail(several, "run", SILENT, at=100)) == {"runs", "run", "schedules"}
+    assert admitted(several, at=100.1) == ["schedules", "trigger"]
+
+
+def test_a_trial_that_an_answer_has_overtaken_proves_nothing() -> None:
+    several = breakers()
+    trials = fail(several, "runs", SILENT, at=100)
+    several.learn("runs", None, is_trial=False, now=101)
+    end_trials(several, trials, at=102, silent=("runs",))
+    assert admitted(several, at=102) == ["runs", "run", "schedules", "trigger"]
+
+
+def test_a_trial_that_was_not_sent_is_the_next_ones() -> None:
+    several = away(at=100)
+    assert [several.admit("runs", now=103).trials for _ in range(2)] == [("runs",), ()]
+    several.give_back("runs")
+    assert several.admit("runs", now=103).trials == ("runs",)
+
+
+def test_bad_answers_of_all_kinds_keep_no_run_from_being_started() -> None:
+    several = breakers()
+    for route in PROBES:
+        end = fail(several, route, BAD, at=100)
+        several.learn(route, BAD, is_trial=end == (route,), now=100)
+    assert admitted(several, at=101) == ["trigger"]

@@ -118,14 +118,31 @@ def test_what_cannot_be_done_is_said_and_nothing_is_made(cast: Cast, arguments: 
     assert (ApiKey.objects.count(), Identity.objects.count(), Account.objects.count()) == (0, 0, 5)
 
 
+def in_a_process_of_its_own(code: str, **environment: str) -> str:
+    """What it prints: settings are read once, and a worker begins once."""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def test_the_options_of_a_database_url_hold() -> None:
-    """In a process of its own, since settings are read once."""
     url = "postgres://u:p@db.example.org/recoup?sslmode=require"
     show = "from recoup import settings; print(settings.DATABASES['default']['OPTIONS'])"
-    environment = {**os.environ, "DATABASE_URL": url}
-    shown = subprocess.run([sys.executable, "-c", show], env=environment, capture_output=True, text=True, check=True)
-    assert "'sslmode': 'require'" in shown.stdout
-    assert "'pool'" in shown.stdout
+    shown = in_a_process_of_its_own(show, DATABASE_URL=url)
+    assert "'sslmode': 'require'" in shown
+    assert "'pool'" in shown
+
+
+def test_the_first_requests_of_a_worker_may_come_at_once() -> None:
+    ask = """
+import recoup.wsgi
+from concurrent.futures import ThreadPoolExecutor
+from django.test import Client
+def ask(_):
+    return Client(raise_request_exception=False).get("/api/schema/", headers={"host": "localhost"}).status_code
+print(*ThreadPoolExecutor(6).map(ask, range(12)))
+"""
+    assert set(in_a_process_of_its_own(ask).split()) == {"200"}
 
 
 def test_an_identity_is_linked_once(cast: Cast) -> None:

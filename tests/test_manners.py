@@ -131,6 +131,24 @@ def test_a_part_that_hangs_leaves_the_other_parts_asked_though_nothing_else_is_a
     assert (ask("retrieve_run"), ask("retrieve_schedule")) == ("NotFound", "NotFound")
 
 
+def test_who_cannot_pay_for_trying_leaves_it_to_the_next(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings, clock: time_machine.Traveller
+) -> None:
+    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 40, 1
+    charlie = with_key(make_key(cast.charlie))
+    alices, charlies = ({"id": str(make_task(who, cast.artist).pk)} for who in (cast.alice, cast.charlie))
+    look_at_lists = [charlie.get(PATH, {"limit": limit}).status_code for limit in range(1, 25)]
+    assert look_at_lists[-1] == 429
+    trigger.faults.add(Fault("hang", method="POST"))
+    for _ in range(FAILURES):
+        alice_api.post(PATH, alices, format="json")
+        upstream.settle_down()
+    trigger.faults.clear()
+    clock.shift(PAUSE)
+    assert charlie.post(PATH, charlies, format="json").status_code == 429
+    assert alice_api.post(PATH, alices, format="json").status_code == 200
+
+
 def test_a_kind_that_is_being_tried_is_not_tried_once_more(trigger: Standin, clock: time_machine.Traveller) -> None:
     """However long that takes, nothing piles up."""
     rest(trigger, Fault("hang", path="/api/v1/runs"))
@@ -241,6 +259,13 @@ def test_after_a_429_nothing_is_sent_until_its_reset(trigger: Standin, clock: ti
     assert (ask(), trigger.asked["all"]) == ("NotAsked", 1)
     clock.shift(0.2)
     assert ask() == "answered"
+
+
+def test_a_429_whose_reset_has_passed_stops_too(trigger: Standin, clock: time_machine.Traveller) -> None:
+    trigger.faults.add(Fault("rate_limit", seconds=0))
+    assert [ask() for _ in range(20)] == ["TooManyRequests"] + ["NotAsked"] * 19
+    clock.shift(1.1)
+    assert ask() == "TooManyRequests"
 
 
 def test_a_request_that_cannot_be_answered_until_then_says_when(

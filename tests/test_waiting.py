@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from socket import socketpair
 from typing import Any
@@ -21,9 +22,10 @@ from tasks.payers import Payer, paid_by
 from tasks.runs import run_name
 from tasks.snapshots import UNFINISHED_FOR
 from tasks.trigger.standin.faults import Fault
+from tasks.trigger.standin.messages import Request
 from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
-from tasks.waiting import Waiter, Waiting, has_left, wait_for_change, waiting
+from tasks.waiting import Lookout, Waiter, Waiting, has_left, wait_for_change, waiting
 from tests.cast import Cast, make_key
 from tests.client import ContractClient, wait_until, with_key
 from tests.contract.validation import generated
@@ -252,6 +254,49 @@ def test_while_trigger_is_away_it_is_held_and_then_told_the_truth(
     assert (response.status_code, response.json()["runs_status"], response["Retry-After"]) == (200, "stale", "2")
 
 
+def test_what_it_saw_is_told_when_neither_the_cache_nor_trigger_has_it_any_more(
+    alice_api: ContractClient, run: StandinRun, trigger: Standin
+) -> None:
+    asking = Asking(alice_api, run, wait="1")
+    hold(asking)
+    cache.clear()
+    trigger.faults.add(Fault("reset"))
+    response = asking.answer()
+    assert (response.status_code, status_of(response), response.json()["runs_status"]) == (200, "EXECUTING", "stale")
+
+
+def test_what_it_saw_is_not_told_to_who_may_no_longer_see_it(cast: Cast, run: StandinRun, trigger: Standin) -> None:
+    asking = Asking(with_key(make_key(cast.bob)), run, wait="1")
+    hold(asking)
+    cache.clear()
+    trigger.faults.add(Fault("reset"))
+    leave_organization(cast)
+    assert asking.answer().status_code == 404
+
+
+def test_a_signed_address_that_is_new_is_no_news(
+    alice_api: ContractClient, run: StandinRun, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """Trigger.dev signs it anew for each answer. A client is sent a new one each minute."""
+
+    def sign(request: Request) -> None:
+        address = f"https://store.example/x?signature={trigger.asked['all']}"
+        trigger.state.remove_run(run.id)
+        trigger.state.add_run(replace(run, presigned_payload=address))
+
+    trigger.before = sign
+    first = alice_api.get(PATH, {"runId": run.id})
+    clock.shift(6)
+    asking = Asking(alice_api, run, wait="1")
+    asking.headers = {"If-None-Match": first["ETag"]}
+    hold(asking)
+    assert asking.answer().status_code == 304
+    clock.shift(60)
+    later = alice_api.get(PATH, {"runId": run.id}, headers={"If-None-Match": first["ETag"]})
+    (before,), (after,) = first.json()["runs"], later.json()["runs"]
+    assert before["payloadPresignedUrl"] != after["payloadPresignedUrl"]
+
+
 # --- How many --------------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +353,7 @@ def a_waiter(api: ContractClient, run: StandinRun, **fields: Any) -> Waiter:
 @pytest.fixture
 def room() -> Waiting:
     """Nobody looks but the test."""
-    return Waiting(places=10, has_thread=False)
+    return Waiting(places=10)
 
 
 def look(room: Waiting) -> None:
@@ -438,14 +483,45 @@ def test_who_waits_for_many_runs_keeps_something_of_its_share(
     assert alice_api.get(PATH).status_code == 200
 
 
-def test_what_looks_for_them_begins_anew_where_it_ended(run: StandinRun, alice_api: ContractClient) -> None:
-    room = Waiting(places=10)
-    ended = threading.Thread(target=lambda: None)
-    ended.start()
-    ended.join()
-    room._thread = ended
-    waiter = a_waiter(alice_api, run, has_left=lambda: True)
+# --- Who looks -------------------------------------------------------------------------------------------------------
+
+
+def wait_and_leave(room: Waiting, waiter: Waiter) -> None:
     room.join(waiter)
     assert waiter.is_over.wait(10)
     room.leave(waiter)
-    room.finish()
+
+
+def lookouts() -> int:
+    return sum(thread.name == "waiting" for thread in threading.enumerate())
+
+
+def test_a_thread_that_is_idle_ends_and_another_one_looks_for_who_comes_then(
+    run: StandinRun, alice_api: ContractClient
+) -> None:
+    room = Waiting(places=10, wake=Lookout(idle_looks=0).wake)
+    for _ in range(2):
+        wait_and_leave(room, a_waiter(alice_api, run, has_left=lambda: True))
+        wait_until(lambda: lookouts() == 0)
+
+
+def test_whoever_comes_soon_is_looked_for_by_the_same_thread(run: StandinRun, alice_api: ContractClient) -> None:
+    lookout = Lookout()
+    room = Waiting(places=10, wake=lookout.wake)
+    for _ in range(3):
+        wait_and_leave(room, a_waiter(alice_api, run, has_left=lambda: True))
+        assert lookouts() == 1
+    lookout.finish()
+    assert lookouts() == 0
+
+
+def test_a_process_that_ends_holds_nobody_new(run: StandinRun, alice_api: ContractClient, room: Waiting) -> None:
+    room.is_ending = lambda: True
+    assert not room.join(a_waiter(alice_api, run))
+
+
+def test_only_what_is_new_is_read_from_the_cache(run: StandinRun, alice_api: ContractClient) -> None:
+    """A run may have a megabyte, and it is looked for ten times a second."""
+    seen = a_waiter(alice_api, run).seen
+    assert runs.newer_than({run.id: seen.as_of}) == {}
+    assert runs.newer_than({run.id: seen.as_of - timedelta(seconds=1)}) == {run.id: seen}

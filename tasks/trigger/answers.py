@@ -17,6 +17,7 @@ DEFAULT_RETRY_AFTER = 10.0
 # A reset that is further ahead, in seconds, was told by a wrong clock.
 LONGEST_RETRY_AFTER = 600.0
 CLOCKS_MAY_DIFFER = 5.0
+LONGEST_ID = 100
 RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
 
 
@@ -36,18 +37,27 @@ def read_answer(response: requests.Response, body: bytes) -> Any:
         if answer is None:
             raise errors.BrokenAnswer(f"200 without JSON, {content_type(response)}")
         return answer
-    reason = answer.get("error") if isinstance(answer, dict) else None
+    reason = as_words(answer.get("error")) if isinstance(answer, dict) else ""
     if status == 429:
         told = answer.get("secondsUntilReset") if isinstance(answer, dict) else None
-        raise errors.TooManyRequests(str(reason or ""), retry_after=seconds_until_reset(response, told))
+        raise errors.TooManyRequests(reason, retry_after=seconds_until_reset(response, told))
     # A JSON 404 speaks of the thing asked for; an HTML 404 of a route that is not there, so of a wrong URL.
     if status == 404 and reason:
-        raise errors.NotFound(str(reason))
+        raise errors.NotFound(reason)
     if status in (400, 401, 403, 405, 422) and reason:
-        raise errors.Refused(f"{status}, {reason}", reason=str(reason))
+        raise errors.Refused(f"{status}, {reason}", reason=reason)
     if status >= 500:
         raise errors.Failed(f"{status}, {reason or content_type(response)}")
     raise errors.BrokenAnswer(f"{status}, {content_type(response)}")
+
+
+def as_words(told: Any) -> str:
+    """As a database takes it: no half of a surrogate pair, and no NUL, both of which JSON can say."""
+    return str(told or "").encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def is_id(text: Any) -> bool:
+    return isinstance(text, str) and 0 < len(text) <= LONGEST_ID and text.isascii() and text.isprintable()
 
 
 def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
@@ -159,6 +169,6 @@ def as_schedule(body: Any) -> Schedule:
     texts = (schedule.id, schedule.task, schedule.cron, schedule.timezone)
     names = (schedule.external_id, schedule.key)
     is_whole = all(isinstance(text, str) for text in texts) and isinstance(schedule.active, bool)
-    if not is_whole or not all(isinstance(name, str | None) for name in names) or not 0 < len(schedule.id) <= 100:
+    if not is_whole or not all(isinstance(name, str | None) for name in names) or not is_id(schedule.id):
         raise errors.BrokenAnswer("a schedule of which a part is not what it should be")
     return schedule

@@ -21,6 +21,7 @@ from tasks.trigger.answers import (
     as_run_page,
     as_schedule,
     as_schedule_page,
+    is_id,
     read_answer,
     read_body,
 )
@@ -43,12 +44,13 @@ ROUTES: Mapping[str, Route] = {
     "/api/v1/schedules": "schedules",
     "/api/v1/tasks": "trigger",
 }
-# What is asked to learn whether Trigger.dev answers again: cheap for it, and through the same parts of it. There is no
-# such question of the kind that starts runs.
+# What is asked to learn whether Trigger.dev answers again: like what is asked else, and of nothing that there is. There
+# is no such question of the kind that starts runs.
 PROBES: Mapping[Route, str] = {
     "run": "/api/v3/runs/run_probe",
     "schedules": "/api/v1/schedules/probe",
-    "runs": "/api/v1/runs?page%5Bsize%5D=1&filter%5BcreatedAt%5D%5Bperiod%5D=1m",
+    "runs": "/api/v1/runs?"
+    + urlencode({"filter[tag]": "account:probe", "filter[createdAt][period]": RUNS_PERIOD, "page[size]": "1"}),
 }
 
 
@@ -106,7 +108,7 @@ class TriggerClient:
         options = {"tags": list(tags), "idempotencyKey": idempotency_key, "payloadType": "application/json"}
         path = f"/api/v1/tasks/{quote(task, safe='')}/trigger"
         body = self._try_again("POST", path, deadline=deadline, json={"payload": payload, "options": options})
-        if not isinstance(body, dict) or not isinstance(body.get("id"), str) or not 0 < len(body["id"]) <= 100:
+        if not isinstance(body, dict) or not is_id(body.get("id")):
             raise errors.BrokenAnswer("a started run without id")
         return str(body["id"])
 

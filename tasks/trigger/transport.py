@@ -16,6 +16,7 @@ from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError
 
 _current = threading.local()
 
@@ -81,9 +82,24 @@ class BoundedResponse(HTTPResponse):
 class BoundedConnection(HTTPConnection):
     response_class = BoundedResponse
 
+    def _new_conn(self) -> socket.socket:
+        return in_time(self, super()._new_conn())
+
 
 class BoundedTLSConnection(HTTPSConnection):
     response_class = BoundedResponse
+
+    def _new_conn(self) -> socket.socket:
+        return in_time(self, super()._new_conn())
+
+
+def in_time(connection: HTTPConnection, made: socket.socket) -> socket.socket:
+    """Nothing is sent past the deadline: looking up a name takes its time, and so does each address that is dead."""
+    deadline = getattr(_current, "deadline", None)
+    if deadline is not None and time.monotonic() >= deadline:
+        made.close()
+        raise ConnectTimeoutError(connection, "connecting took too long")
+    return made
 
 
 class BoundedPool(HTTPConnectionPool):

@@ -185,6 +185,23 @@ def test_that_the_first_try_was_sent_is_not_forgotten_when_the_second_may_not_be
     assert passed == ["trigger", "trigger"]
 
 
+@pytest.mark.parametrize("status", [400, 422, 404, 429])
+def test_what_no_database_takes_is_not_in_the_words_of_a_refusal(
+    client: TriggerClient, wire: responses.RequestsMock, status: int
+) -> None:
+    wire.get(f"{URL}/api/v3/runs/run_x", status=status, body='{"error": "bad \\ud800 and \\u0000 thing"}')
+    with pytest.raises(errors.TriggerError) as caught:
+        client.retrieve_run("run_x", deadline=soon())
+    assert str(caught.value).endswith("bad ? and ? thing")
+
+
+@pytest.mark.parametrize("run_id", ["", "run_\ud800", "run_é", "run_\n", "x" * 101, 7, None])
+def test_a_started_run_has_an_id_that_is_one(client: TriggerClient, wire: responses.RequestsMock, run_id: Any) -> None:
+    wire.post(f"{URL}/api/v1/tasks/t/trigger", body=json.dumps({"id": run_id}))
+    with pytest.raises(errors.BrokenAnswer):
+        client.trigger_run("t", payload={}, tags=[], idempotency_key="k", deadline=soon())
+
+
 def run_with(fields: dict[str, Any]) -> str:
     return json.dumps({**A_RUN, **fields})
 

@@ -105,6 +105,22 @@ TRICKLES = {
 }
 
 
+def test_what_took_too_long_to_connect_is_not_sent(
+    server: StandinServer, client: TriggerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that we have given up must not take effect."""
+    find = socket.getaddrinfo
+
+    def find_late(*arguments: Any, **more: Any) -> Any:
+        threading.Event().wait(0.2)
+        return find(*arguments, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_late)
+    with pytest.raises(errors.TimedOut):
+        client.delete_schedule("sched_x", deadline=time.monotonic() + 0.1)
+    assert server.standin.asked["all"] == 0
+
+
 @pytest.mark.parametrize("what", TRICKLES)
 def test_an_answer_that_trickles_in_ends_at_the_deadline(what: str) -> None:
     head, piece = TRICKLES[what]

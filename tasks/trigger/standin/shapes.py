@@ -126,6 +126,8 @@ def retrieved(run: StandinRun, state: State, *, versioned: bool) -> dict[str, An
     stored = stored_status(run, now=now)
     if run.payload is not None:
         body["payload"] = run.payload
+    if run.presigned_payload:
+        body["payloadPresignedUrl"] = run.presigned_payload
     if run.has_output and stored == "COMPLETED_SUCCESSFULLY":
         body["output"] = run.output
     if run.presigned_output and stored == "COMPLETED_SUCCESSFULLY":

@@ -53,6 +53,7 @@ class StandinRun:
     payload: Any = None
     has_output: bool = False
     output: Any = None
+    presigned_payload: str | None = None
     presigned_output: str | None = None
     error: dict[str, str] | None = None
     metadata: dict[str, Any] | None = None
