@@ -32,14 +32,14 @@ class EnrichedTask:
     upcoming: tuple[datetime, ...]
 
 
-def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float, waits: bool = False) -> list[EnrichedTask]:
+def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float, only_fresh: bool = False) -> list[EnrichedTask]:
     """`deadline`: seconds of `time.monotonic()`, after which the tasks go out with what is known.
 
-    `waits`: until then, for what is no longer fresh.
+    `only_fresh`: until then it is waited for what is no longer fresh.
     """
     tasks = list(tasks)
     wanted = {source: task for task in tasks for source in sources(task)}
-    known, last_fires = runs.newest(wanted, now=now, deadline=deadline, waits=waits)
+    known, last_fires = runs.newest(wanted, now=now, deadline=deadline, only_fresh=only_fresh)
     learn_new(known, last_fires, wanted)
     return [enriched(task, known, last_fires.get(task.trigger_schedule_id or ""), now=now) for task in tasks]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 from django.conf import settings
 from django.core.cache import cache
@@ -55,41 +55,55 @@ class Known:
 UNAVAILABLE = Known(None, RunsStatus.UNAVAILABLE)
 
 
-Enough = Callable[[Snapshot], bool]
 Deadline = Callable[[], float]
 
 
+class Fetch(Protocol):
+    def __call__(self, *, now: datetime, deadline: Deadline) -> Snapshot: ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """What Trigger.dev is asked, and where the answer is kept.
+
+    `name`: of the cache entry. `is_enough`: of a kept one, that need not be asked for. `asked_as`: the name by which it
+    is one question however many ask it, where that is not the entry's.
+    """
+
+    name: str
+    route: Route
+    fetch: Fetch
+    is_enough: Callable[[Snapshot], bool]
+    asked_as: str = ""
+
+    @property
+    def is_one_by(self) -> str:
+        return self.asked_as or self.name
+
+
 def ask(
-    name: str,
-    kept: Snapshot | None,
-    fetch: Callable[..., Snapshot],
-    *,
-    route: Route,
-    is_enough: Enough,
-    now: datetime,
-    deadline: float,
-    waits: bool = False,
-    question: str = "",
+    question: Question, kept: Snapshot | None, *, now: datetime, deadline: float, only_fresh: bool = False
 ) -> Known:
-    """`waits`: for what is no longer fresh, instead of showing it. `question`: whom it is one question for; else all.
+    """What is kept, while it is fresh or may be shown; else the answer, or what is kept where none comes.
 
     Raises the TriggerError of a question that nothing is known of.
     """
     if kept is not None and kept.is_fresh(now=now):
         return Known(kept, RunsStatus.FRESH)
-    if kept is not None and kept.is_shown(now=now) and not waits:
-        behind = partial(fetch, now=now, deadline=upstream.deadline_from_now)
-        upstream.ask_behind(name, partial(alone, name, behind, is_enough, route=route))
+    if kept is not None and kept.is_shown(now=now) and not only_fresh:
+        ask_behind(question, now=now)
         return Known(last_known(kept), RunsStatus.STALE)
-    question = question or name
-    fetch = partial(fetch, now=now, deadline=lambda: deadline)
-    call = partial(alone, name, fetch, is_enough, route=route, question=question)
-    (answer,) = upstream.ask_together({question: call}, deadline=deadline).values()
+    call = partial(alone, question, now=now, deadline=lambda: deadline)
+    (answer,) = upstream.ask_together({question.is_one_by: call}, deadline=deadline).values()
     if isinstance(answer, Snapshot):
         return Known(answer, RunsStatus.FRESH)
     if kept is None or isinstance(answer, errors.NotFound):
         raise answer
     return Known(last_known(kept), RunsStatus.STALE)
+
+
+def ask_behind(question: Question, *, now: datetime) -> None:
+    upstream.ask_behind(question.is_one_by, partial(alone, question, now=now, deadline=upstream.deadline_from_now))
 
 
 def last_known(kept: Snapshot) -> Snapshot:
@@ -100,29 +114,29 @@ def last_known(kept: Snapshot) -> Snapshot:
     return kept._replace(encoded=b",".join(runs))
 
 
-def alone(name: str, fetch: Callable[[], Snapshot], is_enough: Enough, *, route: Route, question: str = "") -> Snapshot:
+def alone(question: Question, *, now: datetime, deadline: Deadline) -> Snapshot:
     """Fetches, unless what is enough has come since the cache was looked into.
 
     Within a process a question is asked once at a time; where the cache is shared, among all processes.
     """
     if not settings.CACHE_IS_SHARED:
-        return kept_or(fetch, name, is_enough)
-    lock, until = f"{question or name}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
+        return kept_or_fetched(question, now=now, deadline=deadline)
+    lock, until = f"{question.is_one_by}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
     while not (is_ours := cache.add(lock, True, ASKED_BY_ANOTHER_FOR)) and time.monotonic() < until:
-        if upstream.manners().leaves_alone(route):  # then nobody brings it, and nobody is asked
+        if upstream.manners().leaves_alone(question.route):  # then nobody brings it, and nobody is asked
             break
         time.sleep(LOOK_EVERY)
     try:
-        return kept_or(fetch, name, is_enough)
+        return kept_or_fetched(question, now=now, deadline=deadline)
     finally:
         if is_ours:
             cache.delete(lock)
 
 
-def kept_or(fetch: Callable[[], Snapshot], name: str, is_enough: Enough) -> Snapshot:
+def kept_or_fetched(question: Question, *, now: datetime, deadline: Deadline) -> Snapshot:
     """Whoever asked before may have brought it."""
-    kept: Snapshot | None = cache.get(name)
-    return kept if kept is not None and is_enough(kept) else fetch()
+    kept: Snapshot | None = cache.get(question.name)
+    return kept if kept is not None and question.is_enough(kept) else question.fetch(now=now, deadline=deadline)
 
 
 def keep(name: str, snapshot: Snapshot) -> Snapshot:

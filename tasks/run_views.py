@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -27,7 +29,7 @@ from tasks.models import Task
 from tasks.permissions import task_to_write
 from tasks.rendering import answer, dated_addresses, runs_body, tagged_answer
 from tasks.run_owners import RUN_NOT_FOUND
-from tasks.snapshots import UNFINISHED_FOR, Snapshot
+from tasks.snapshots import UNFINISHED_FOR
 from tasks.trigger.errors import NotAsked, ShareSpent, TriggerError
 from tasks.views import etags_of, without_body
 from tasks.waiting import Waiter, has_left, wait_for_change
@@ -60,6 +62,14 @@ class NotSetUp(APIException):
     default_detail = (
         "No run was started: this service was moved to another Trigger.dev environment, which its operator must accept."
     )
+
+
+@contextmanager
+def not_found() -> Iterator[None]:
+    try:
+        yield
+    except runs.RunNotFound:
+        raise NotFound(RUN_NOT_FOUND) from None
 
 
 class TaskRunsView(PaidByCaller):
@@ -104,7 +114,7 @@ class TaskRunsView(PaidByCaller):
     def one(self, request: Request, query: dict[str, Any]) -> HttpResponseBase:
         """With `wait` an unfinished run is held until it changes, unless it has since the client saw it."""
         begun, etags = time.monotonic(), etags_of(request)
-        known = self.retrieved(caller_of(request), query, waits=bool(query["wait"]) or etags is not None)
+        known = self.retrieved(caller_of(request), query, only_fresh=bool(query["wait"]) or etags is not None)
         response = self.answered(request, known)
         is_news = etags is not None and response.status_code == 200
         if not query["wait"] or known.is_final or is_news or known.snapshot is None:
@@ -117,23 +127,21 @@ class TaskRunsView(PaidByCaller):
         caller = find_credential(request).account
         if query["account_id"] and not may_act_for(caller, query["account_id"]):
             raise PermissionDenied(MayActForAccount.message)
-        return self.answered(request, self.retrieved(caller, query, waits=etags is not None, last=latest))
-
-    def retrieved(self, caller: Account, query: dict[str, Any], *, waits: bool, last: Snapshot | None = None) -> Known:
-        """`last`: what is known of the run, should Trigger.dev and the cache be away."""
-        now, deadline = timezone.now(), upstream.deadline_from_now()
-        account_id = query["account_id"]
         try:
-            try:
-                return runs.retrieve(
-                    caller, query["runId"], account_id=account_id, now=now, deadline=deadline, waits=waits
-                )
-            except TriggerError:
-                if last is None:
-                    raise
-                return runs.as_seen(caller, Known(last_known(last), RunsStatus.STALE), account_id)
-        except runs.RunNotFound:
-            raise NotFound(RUN_NOT_FOUND) from None
+            return self.answered(request, self.retrieved(caller, query, only_fresh=etags is not None))
+        except TriggerError:
+            # Neither Trigger.dev nor the cache has what the waiter has seen.
+            with not_found():
+                seen = runs.as_seen(caller, Known(last_known(latest), RunsStatus.STALE), query["account_id"])
+            return self.answered(request, seen)
+
+    def retrieved(self, caller: Account, query: dict[str, Any], *, only_fresh: bool) -> Known:
+        run_id, account_id = query["runId"], query["account_id"]
+        now, deadline = timezone.now(), upstream.deadline_from_now()
+        with not_found():
+            return runs.retrieve(
+                caller, run_id, account_id=account_id, now=now, deadline=deadline, only_fresh=only_fresh
+            )
 
     def answered(self, request: Request, known: Known) -> HttpResponse:
         response = tagged_answer(runs_body(known), etags=etags_of(request), tagged_as=dated_addresses(known))
@@ -144,8 +152,8 @@ class TaskRunsView(PaidByCaller):
     def listed(self, request: Request, query: dict[str, Any]) -> Known:
         account_id = query["account_id"] or caller_of(request).pk
         now, deadline = timezone.now(), upstream.deadline_from_now()
-        waits = etags_of(request) is not None
-        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline, waits=waits)
+        only_fresh = etags_of(request) is not None
+        return runs.of_account(account_id, limit=query["limit"], now=now, deadline=deadline, only_fresh=only_fresh)
 
     def started(self, request: Request, task: Task, run_id: str, *, deadline: float) -> Known:
         now = timezone.now()

@@ -7,7 +7,8 @@ Cache entries name Trigger.dev's environment and the upstream thing, never a cal
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -18,7 +19,19 @@ from django.core.cache import cache
 from accounts.models import Account
 from tasks import cron, fires, snapshots, upstream
 from tasks.fires import Fire
-from tasks.known import LAST_KNOWN_FOR, UNAVAILABLE, Deadline, Known, RunsStatus, alone, ask, keep, without
+from tasks.known import (
+    LAST_KNOWN_FOR,
+    UNAVAILABLE,
+    Deadline,
+    Known,
+    Question,
+    RunsStatus,
+    alone,
+    ask,
+    ask_behind,
+    keep,
+    without,
+)
 from tasks.lookups import looking_up
 from tasks.models import SyncStatus, Task
 from tasks.run_owners import ACCOUNT_TAG, as_seen_by, related_runs, tagged_accounts, without_nested
@@ -50,37 +63,47 @@ class RunNotFound(Exception):
 
 
 def newest(
-    sources: Mapping[Source, Task], *, now: datetime, deadline: float, waits: bool = False
+    sources: Mapping[Source, Task], *, now: datetime, deadline: float, only_fresh: bool = False
 ) -> tuple[dict[Source, Known], dict[str, Fire]]:
     """The newest runs of each source, and the last fire of each schedule, from one look into the cache.
 
-    What has to be waited for is asked all at once, one call for each source, and for no longer than the deadline;
-    with `waits` that is everything that is no longer fresh.
+    What has to be waited for is asked all at once, one call for each source, and for no longer than the deadline.
     """
     names = {newest_name(source): source for source in sources}
     fire_names = {fires.fire_name(source.name): source.name for source in sources if source.kind == "schedule"}
     kept: dict[str, Any] = cache.get_many([*names, *fire_names]) if names else {}
     known: dict[Source, Known] = {}
-    waited_for: dict[str, Callable[[], Snapshot]] = {}
-    asked: dict[str, str] = {}
+    waited_for: dict[str, tuple[Source, Question]] = {}
     for name, source in names.items():
         task, snapshot = sources[source], kept.get(name)
-        is_enough = partial(is_fresh_for, task, now=now)
-        # Whoever asks after an edit must not be given what was asked before it.
-        question = f"{name} {task.generation} {task.run_by_hand_at}"
-        if snapshot is not None and is_enough(snapshot):
+        question = about_newest(source, task, snapshot, now=now)
+        if snapshot is not None and question.is_enough(snapshot):
             known[source] = Known(snapshot, RunsStatus.FRESH)
-        elif snapshot is not None and snapshot.is_shown(now=now) and knows(snapshot, task) and not waits:
-            fetch = partial(fetch_newest, source, task, snapshot, now=now, deadline=upstream.deadline_from_now)
-            upstream.ask_behind(question, partial(alone, name, fetch, is_enough, route="runs"))
+        elif snapshot is not None and snapshot.is_shown(now=now) and knows(snapshot, task) and not only_fresh:
+            ask_behind(question, now=now)
             known[source] = Known(snapshot, RunsStatus.STALE)
         else:
-            fetch = partial(fetch_newest, source, task, snapshot, now=now, deadline=lambda: deadline)
-            waited_for[question] = partial(alone, name, fetch, is_enough, route="runs")
-            asked[question] = name
-    for question, answer in upstream.ask_together(waited_for, deadline=deadline).items():
-        known[names[asked[question]]] = fresh_or_last(answer, kept.get(asked[question]))
+            waited_for[question.is_one_by] = source, question
+    calls = {
+        asked_as: partial(alone, question, now=now, deadline=lambda: deadline)
+        for asked_as, (_, question) in waited_for.items()
+    }
+    for asked_as, answer in upstream.ask_together(calls, deadline=deadline).items():
+        source, question = waited_for[asked_as]
+        known[source] = fresh_or_last(answer, kept.get(question.name))
     return known, {schedule_id: kept[name] for name, schedule_id in fire_names.items() if name in kept}
+
+
+def about_newest(source: Source, task: Task, former: Snapshot | None, *, now: datetime) -> Question:
+    name = newest_name(source)
+    return Question(
+        name,
+        "runs",
+        partial(fetch_newest, source, task, former),
+        is_enough=partial(is_fresh_for, task, now=now),
+        # Whoever asks after an edit must not be given what was asked before it.
+        asked_as=f"{name} {task.generation} {task.run_by_hand_at}",
+    )
 
 
 def is_fresh_for(task: Task, snapshot: Snapshot, *, now: datetime) -> bool:
@@ -130,11 +153,11 @@ def started_by_hand(task: Task, after: datetime) -> datetime | None:
 # --- The runs of an account, and one run -----------------------------------------------------------------------------
 
 
-def of_account(account_id: UUID, *, limit: int, now: datetime, deadline: float, waits: bool = False) -> Known:
+def of_account(account_id: UUID, *, limit: int, now: datetime, deadline: float, only_fresh: bool = False) -> Known:
     """The newest runs that are tagged with the account; raises a TriggerError where nothing is known."""
-    name = account_name(account_id, limit)
-    fetch, is_enough = partial(fetch_account, account_id, limit), partial(Snapshot.is_fresh, now=now)
-    return ask(name, cache.get(name), fetch, route="runs", is_enough=is_enough, now=now, deadline=deadline, waits=waits)
+    name, is_enough = account_name(account_id, limit), partial(Snapshot.is_fresh, now=now)
+    question = Question(name, "runs", partial(fetch_account, account_id, limit), is_enough)
+    return ask(question, cache.get(name), now=now, deadline=deadline, only_fresh=only_fresh)
 
 
 def fetch_account(account_id: UUID, limit: int, *, now: datetime, deadline: Deadline) -> Snapshot:
@@ -145,7 +168,13 @@ def fetch_account(account_id: UUID, limit: int, *, now: datetime, deadline: Dead
 
 
 def retrieve(
-    caller: Account, run_id: str, *, account_id: UUID | None, now: datetime, deadline: float, waits: bool = False
+    caller: Account,
+    run_id: str,
+    *,
+    account_id: UUID | None,
+    now: datetime,
+    deadline: float,
+    only_fresh: bool = False,
 ) -> Known:
     """One run with payload and output, as the caller may see it.
 
@@ -160,19 +189,28 @@ def retrieve(
         raise RunNotFound
     former: Snapshot | None = kept.get(name)
     seen = as_known(caller, former, account_id=account_id)
-    about_run = partial(ask, name, fetch=partial(fetch_run, run_id), route="run", now=now, deadline=deadline)
     try:
         if seen is None:
-            with looking_up():
-                # Not with its owner, who may be asking just now: a stranger would be answered too soon.
-                is_enough = partial(is_fresh_and_own, caller, account_id=account_id, now=now)
-                known = about_run(None, is_enough=is_enough, question=f"{name} for {caller.pk}")
-                return as_seen(caller, known, account_id)
-        known = about_run(former, is_enough=partial(Snapshot.is_fresh, now=now), waits=waits)
+            return look_up(caller, run_id, account_id=account_id, now=now, deadline=deadline)
+        known = ask(about_run(run_id, now=now), former, now=now, deadline=deadline, only_fresh=only_fresh)
+        return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
     except (errors.NotFound, RunNotFound):
         cache.set(unknown, True, UNKNOWN_FOR)
         raise RunNotFound from None
-    return Known(seen, known.status) if known.snapshot is former else as_seen(caller, known, account_id)
+
+
+def look_up(caller: Account, run_id: str, *, account_id: UUID | None, now: datetime, deadline: float) -> Known:
+    """A run that is not known to be the caller's. It is not asked for together with its owner, who may be asking just
+    now: a stranger would be answered too soon.
+    """
+    is_enough = partial(is_fresh_and_own, caller, account_id=account_id, now=now)
+    question = replace(about_run(run_id, now=now), is_enough=is_enough, asked_as=f"{run_name(run_id)} for {caller.pk}")
+    with looking_up():
+        return as_seen(caller, ask(question, None, now=now, deadline=deadline), account_id)
+
+
+def about_run(run_id: str, *, now: datetime) -> Question:
+    return Question(run_name(run_id), "run", partial(fetch_run, run_id), is_enough=partial(Snapshot.is_fresh, now=now))
 
 
 def as_seen(caller: Account, known: Known, account_id: UUID | None) -> Known:

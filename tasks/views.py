@@ -122,7 +122,7 @@ class TasksView(PaidByCaller, GenericAPIView[Task]):
         page, etags = paging.read(tasks, limit=wanted["limit"], after=wanted["cursor"]), etags_of(request)
         now, deadline = timezone.now(), upstream.deadline_from_now()
         # Whoever asks whether something is new wants that to be true.
-        shown = enrich(page.tasks, now=now, deadline=deadline, waits=etags is not None)
+        shown = enrich(page.tasks, now=now, deadline=deadline, only_fresh=etags is not None)
         paged = {"next_cursor": page.next_cursor} if wanted["limit"] else {}
         return tagged_answer(tasks_body(shown, **paged), etags=etags)
 

@@ -141,10 +141,9 @@ class Waiting:
             self._ask(run_id, who, now=now)
 
     def _ask(self, run_id: str, who: Payer | None, *, now: datetime) -> None:
-        name = runs.run_name(run_id)
-        fetch = partial(runs.fetch_run, run_id, now=now, deadline=upstream.deadline_from_now)
-        call = partial(alone, name, fetch, partial(Snapshot.is_fresh, now=now), route="run")
-        poll = partial(upstream.begin, name, call, then=partial(self._hear, run_id))
+        question = runs.about_run(run_id, now=now)
+        call = partial(alone, question, now=now, deadline=upstream.deadline_from_now)
+        poll = partial(upstream.begin, question.is_one_by, call, then=partial(self._hear, run_id))
         in_the_name_of(replace(who, is_poll=True) if who else None, poll)()
 
     def _hear(self, run_id: str, answer: Future[Snapshot]) -> None:

@@ -412,13 +412,14 @@ def test_two_processes_ask_once_and_both_have_the_answer() -> None:
     asked, answers = list[int](), list[Snapshot]()
     now = timezone.now()
 
-    def fetch() -> Snapshot:
+    def fetch(*, now: datetime, deadline: Any) -> Snapshot:
         asked.append(1)
         begun.wait(0.3)
         return known.keep("thing", take([run(NOON)], at=now, fresh_until=now + timedelta(minutes=1)))
 
     def ask() -> None:
-        answers.append(known.alone("thing", fetch, partial(Snapshot.is_fresh, now=now), route="runs"))
+        question = known.Question("thing", "runs", fetch, is_enough=partial(Snapshot.is_fresh, now=now))
+        answers.append(known.alone(question, now=now, deadline=upstream.deadline_from_now))
 
     begun = threading.Event()
     threads = [threading.Thread(target=ask) for _ in range(6)]
