@@ -70,7 +70,9 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     from tasks import waiting  # Django is set up only now
 
+    # Made now, and so once, whatever comes first.
     upstream.client()
+    upstream.flights()
     # Whoever waits for a run is answered when the worker is told to end.
     waiting.waiting().is_ending = lambda: not worker.alive
 

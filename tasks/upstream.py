@@ -1,34 +1,27 @@
-"""The process's one way to Trigger.dev: one client from the settings, its manners, and the threads that ask it.
+"""The process's one way to Trigger.dev: one client from the settings, its manners, and what is being asked of it.
 
 A request waits for an answer until its deadline. A call that is still under way then goes on, so that what it was to
-fill is filled for the next request. Whoever asks pays, and those who ask take turns.
+fill is filled for the next request.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from functools import cache, partial
-from threading import BoundedSemaphore, Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.conf import settings
 from django.core.signals import setting_changed
 
 from accounts import keys
-from tasks.fair_threads import FairThreads
+from tasks.flights import Flights
 from tasks.manners import Manners, trial
-from tasks.payers import Payer, in_the_name_of, payer
 from tasks.trigger import errors
 from tasks.trigger.client import CONNECTIONS, PROBES, Route, TriggerClient
 
 BEHIND_THREADS = 4
-# More than this many calls behind answers are not kept waiting: they are dropped, and asked again some other time.
-BEHIND_WAITING = 256
-BEHIND_WAITING_FOR_ONE = 128
-# Of the threads, so that the next who asks finds one.
-PART_FOR_ONE = 0.8
 # Of what the cache holds: to be raised with every change of it.
 LAYOUT = 3
 # With so many seconds left, a question that somebody else's deadline ended is asked once more.
@@ -61,31 +54,16 @@ def cache_name(kind: str, thing: str) -> str:
 
 
 @cache
-def threads() -> FairThreads:
-    count = CONNECTIONS - BEHIND_THREADS
-    return FairThreads(count, "trigger", most_for_one=int(count * PART_FOR_ONE))
-
-
-@cache
-def threads_behind() -> FairThreads:
-    """Threads of their own: what nobody waits for must not hold up what somebody does."""
-    return FairThreads(BEHIND_THREADS, "trigger-behind", most_for_one=int(BEHIND_THREADS * PART_FOR_ONE))
-
-
-@cache
-def trial_threads() -> ThreadPoolExecutor:
-    """One for each kind, so that one which hangs keeps no other from being tried."""
-    return ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="trigger-trial")
+def flights() -> Flights:
+    return Flights(threads=CONNECTIONS - BEHIND_THREADS, behind=BEHIND_THREADS, trials=len(PROBES))
 
 
 def start_trial(route: Route) -> None:
     """One call behind all answers: nobody waits for it, since Trigger.dev may still hang."""
-    with _flights_lock, suppress(RuntimeError):  # the process ends
-        if _under_way(_trials, route) is None:
-            _trials[route] = trial_threads().submit(try_again, route)
+    flights().try_again(route, partial(probe, route))
 
 
-def try_again(route: Route) -> None:
+def probe(route: Route) -> None:
     with trial(), suppress(errors.TriggerError):
         client().probe(route, deadline=deadline_from_now())
 
@@ -95,15 +73,9 @@ def deadline_from_now() -> float:
     return time.monotonic() + float(settings.REQUEST_DEADLINE)
 
 
-def asker(who: Payer | None) -> str | None:
-    """Whose turn it is: whatever a payer asks for, and in which way, is one's."""
-    return who.name if who is not None else None
-
-
 def ask(call: Callable[[], Answer], *, deadline: float) -> Answer:
     """The answer of one call, or a TriggerError; at the deadline TimedOut, whatever the call is doing."""
-    who = payer.get()
-    future = threads().submit(asker(who), in_the_name_of(who, call))
+    future = flights().ask_alone(call)
     wait([future], timeout=max(0.0, deadline - time.monotonic()))
     if not future.done():
         future.cancel()
@@ -140,7 +112,7 @@ def _wait_for(
     """The answers, and the names of the questions that somebody else had asked already."""
     futures, joined = dict[str, Future[Answer]](), set[str]()
     for name, call in calls.items():
-        futures[name], is_joined = _join(name, call)
+        futures[name], is_joined = flights().ask(name, call)
         joined |= {name} if is_joined else set()
     wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
     answers: dict[str, Answer | BaseException] = {}
@@ -155,83 +127,30 @@ def _wait_for(
 def begin(name: str, call: Callable[[], Answer], *, then: Callable[[Future[Answer]], object]) -> None:
     """Asks for who waits elsewhere, unless it is being asked already; `then` is told the answer of either."""
     with suppress(RuntimeError):  # the process ends
-        _join(name, call)[0].add_done_callback(then)
+        flights().ask(name, call)[0].add_done_callback(then)
 
 
 def ask_behind(name: str, call: Callable[[], object]) -> None:
     """Asks behind the answer that is being made, unless it is being asked already; a failure costs nobody anything."""
-    who = payer.get()
-    with _flights_lock:
-        if _under_way(_flights, name) or _under_way(_behind, name):
-            return
-        if threads_behind().waiting(asker(who)) >= BEHIND_WAITING_FOR_ONE or not _places_behind.acquire(blocking=False):
-            return
-        try:
-            _behind[name] = future = threads_behind().submit(asker(who), in_the_name_of(who, call))
-        except RuntimeError:  # the process ends
-            _places_behind.release()
-            return
-    future.add_done_callback(partial(_land, _behind, name))
-    future.add_done_callback(_leave_behind)
-
-
-def _join(name: str, call: Callable[[], Answer]) -> tuple[Future[Answer], bool]:
-    """The question that is under way, or this one. One that still waits behind other answers is overtaken."""
-    who = payer.get()
-    with _flights_lock:
-        flying = _under_way(_flights, name)
-        behind = _under_way(_behind, name)
-        if flying is None and behind is not None and behind.running():
-            flying = behind
-        if flying is not None:
-            return flying, True
-        _flights[name] = future = threads().submit(asker(who), in_the_name_of(who, call))
-    future.add_done_callback(partial(_land, _flights, name))
-    return future, False
-
-
-def _under_way(flights: dict[str, Future[Any]], name: str) -> Future[Any] | None:
-    future = flights.get(name)
-    return None if future is None or future.done() else future
-
-
-def _land(flights: dict[str, Future[Any]], name: str, future: Future[Any]) -> None:
-    with _flights_lock:
-        if flights.get(name) is future:
-            del flights[name]
+    future = flights().ask_behind(name, call)
+    if future is not None:
+        future.add_done_callback(_log_failure)
 
 
 def settle_down() -> None:
     """Waits until nothing is under way any more."""
-    while under_way := _all_under_way():
-        wait(under_way)
-
-
-def _all_under_way() -> list[Future[Any]]:
-    with _flights_lock:
-        futures = [*_flights.values(), *_behind.values(), *_trials.values()]
-    return [future for future in futures if not future.done()]
+    flights().settle_down()
 
 
 def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
-    threads().shutdown()
-    threads_behind().shutdown()
-    trial_threads().shutdown()
+    flights().finish()
     client().close()
-    for made in (client, manners, environment, threads, threads_behind, trial_threads):
+    for made in (client, manners, environment, flights):
         made.cache_clear()
 
 
-_flights: dict[str, Future[Any]] = {}
-_behind: dict[str, Future[Any]] = {}
-_trials: dict[str, Future[Any]] = {}
-_flights_lock = Lock()
-_places_behind = BoundedSemaphore(BEHIND_WAITING)
-
-
-def _leave_behind(future: Future[Any]) -> None:
-    _places_behind.release()
+def _log_failure(future: Future[object]) -> None:
     error = None if future.cancelled() else future.exception()
     if error is not None:
         _log(error)

@@ -2,11 +2,13 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 import requests
 import responses
+import time_machine
 from django.core.cache import cache
 from pytest_django import Settings
 
@@ -121,3 +123,10 @@ def redis(settings: Settings) -> Iterator[None]:
         yield
         upstream.finish()
         settings.CACHES, settings.CACHE_IS_SHARED = local, False
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """At the beginning of a minute, and still until somebody moves it."""
+    with time_machine.travel(datetime.fromisoformat("2026-11-24T12:00:00+00:00"), tick=False) as traveller:
+        yield traveller

@@ -31,6 +31,7 @@ LAYERS = (
         "tasks.trigger.client",
         "tasks.breaker",
         "tasks.fair_threads",
+        "tasks.flights",
         "tasks.payers",
     ),
     ("tasks.trigger.standin*",),
@@ -82,7 +83,8 @@ DOORS = {
 # What knows neither Django nor our models.
 PURE = (
     *("accounts.keys", "accounts.ids", "tasks.cron*", "tasks.zones", "tasks.lifeline", "tasks.moments"),
-    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace", "tasks.breaker", "tasks.fair_threads", "tasks.payers"),
+    *("tasks.trigger*", "tasks.schedule_list", "tasks.pace", "tasks.breaker", "tasks.payers"),
+    *("tasks.fair_threads", "tasks.flights"),
 )
 
 

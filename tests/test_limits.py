@@ -2,7 +2,6 @@
 
 import random
 from collections import deque
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +17,6 @@ from tests.client import ContractClient, with_key
 
 NOON = datetime.fromisoformat("2026-11-24T12:00:00+00:00")
 AT = NOON.timestamp()
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
 
 
 @pytest.fixture(params=["alone", "redis"])

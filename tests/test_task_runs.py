@@ -216,12 +216,12 @@ def test_what_its_owner_asks_meanwhile_makes_a_foreign_run_no_cheaper_than_an_un
         statuses.append(charlie.get(PATH, {"runId": run.id if is_foreign else "run_unknown"}).status_code)
         connection.close()
 
-    while not upstream.threads().waiting(charlies_turn):
-        upstream.threads().submit(charlies_turn, partial(hold.wait, 10))
-    waiting = upstream.threads().waiting(charlies_turn)
+    while not upstream.flights().threads.waiting(charlies_turn):
+        upstream.flights().threads.submit(charlies_turn, partial(hold.wait, 10))
+    waiting = upstream.flights().threads.waiting(charlies_turn)
     looking = threading.Thread(target=look)
     looking.start()
-    wait_until(lambda: upstream.threads().waiting(charlies_turn) > waiting)
+    wait_until(lambda: upstream.flights().threads.waiting(charlies_turn) > waiting)
     runs_of(alice_api, f"?runId={run.id}")
     hold.set()
     looking.join(10)
