@@ -86,7 +86,7 @@ class WatchedRun:
 
 
 class Waiting:
-    """All that wait in this process. `wake`: has somebody look, again and again as long as a look says so."""
+    """All that wait in this process. `wake`: sees to it that somebody looks, again and again while somebody waits."""
 
     def __init__(self, places: int, *, wake: Callable[["Waiting"], object] = lambda room: None) -> None:
         self._places, self._wake = places, wake
