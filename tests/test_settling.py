@@ -26,6 +26,7 @@ from tasks import environment, schedules, settling, upstream
 from tasks.models import SyncStatus, Task
 from tasks.schedules import Step, Wanted, plan
 from tasks.trigger import errors
+from tasks.trigger.client import PROBES
 from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.messages import Request
 from tasks.trigger.standin.wire import Standin
@@ -73,6 +74,11 @@ class Killed(BaseException):
     """SIGKILL: nothing of the worker runs any more."""
 
 
+def is_probe(request: Request) -> bool:
+    """Sent after failures by a thread of its own, which no worker of a play is in."""
+    return request.target in PROBES.values()
+
+
 class World:
     def __init__(
         self, task: Task, trigger: Standin, passing: time_machine.Traveller, module: ModuleType = settling
@@ -112,7 +118,7 @@ class World:
         """Does something before or after the next request with this method, inside the exchange of who sends it."""
 
         def hook(request: Request) -> None:
-            if request.method == method:
+            if request.method == method and not is_probe(request):
                 setattr(self.trigger, moment, lambda request: None)
                 action()
 
@@ -319,11 +325,13 @@ class Chaos:
             self.world.pass_time(self.chance.choice([0, 1, 20, 40]))
 
     def before(self, request: Request) -> None:
-        if self.chance.random() < 0.2:
+        if not is_probe(request) and self.chance.random() < 0.2:
             self.has_frozen = True
             self.meanwhile()
 
     def after(self, request: Request) -> None:
+        if is_probe(request):
+            return
         self.meanwhile()
         if self.chance.random() < 0.1 and not self.has_frozen:
             raise Killed
