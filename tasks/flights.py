@@ -78,11 +78,13 @@ class Flights:
         future.add_done_callback(lambda _: self._places_behind.release())
         return future
 
-    def try_again(self, name: str, call: Callable[[], object]) -> None:
-        """Unless that is being tried."""
+    def try_again(self, name: str, call: Callable[[], object]) -> bool:
+        """False where that is being tried already."""
         with self._lock, suppress(RuntimeError):  # the process ends
             if under_way(self._tried, name) is None:
                 self._tried[name] = self._trial_threads.submit(call)
+                return True
+        return False
 
     def settle_down(self) -> None:
         """Waits until nothing is under way any more."""

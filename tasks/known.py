@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from django.conf import settings
 from django.core.cache import cache
+from django.utils import timezone
 
 from tasks import snapshots, upstream
 from tasks.snapshots import SHORT_LIVED, Snapshot
@@ -142,7 +143,7 @@ def kept_or_fetched(question: Question, *, now: datetime, deadline: Deadline) ->
 def keep(name: str, snapshot: Snapshot) -> Snapshot:
     """What is known now: nothing out of date takes the place of what is not, and nothing huge that of all else."""
     kept: Snapshot | None = cache.get(name)
-    if kept is not None and not snapshot.supersedes(kept):
+    if kept is not None and kept.is_possible(now=timezone.now()) and not snapshot.supersedes(kept):
         return kept
     if len(snapshot.encoded) <= LARGEST_KEPT:
         cache.set(name, snapshot, LAST_KNOWN_FOR)

@@ -72,7 +72,7 @@ def trial() -> Iterator[None]:
 class Manners:
     """The gate of the process's one client. `start_trial`: has one call of a kind sent behind all answers."""
 
-    def __init__(self, environment: str, *, start_trial: Callable[[Route], None]) -> None:
+    def __init__(self, environment: str, *, start_trial: Callable[[Route], bool]) -> None:
         self.budget = Budget(environment)
         self._stop_name, self._start_trial = f"stopped:{environment}", start_trial
         self._lock = threading.Lock()
@@ -126,7 +126,8 @@ class Manners:
 
     def _try(self, routes: tuple[Route, ...]) -> None:
         for route in routes:
-            self._start_trial(route)
+            if not self._start_trial(route):
+                self._give_back(route)
 
     # --- After a call ------------------------------------------------------------------------------------------------
 
@@ -134,6 +135,8 @@ class Manners:
         if isinstance(error, errors.TooManyRequests):
             self._stop(error.retry_after)
         if isinstance(error, errors.TimedOut) and patience < min(FAIR_PATIENCE, settings.REQUEST_DEADLINE / 2):
+            if is_trial:
+                self._give_back(route)
             return
         failure = FAILURES.get(type(error)) if error is not None else None
         with self._lock:

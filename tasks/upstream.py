@@ -58,9 +58,9 @@ def flights() -> Flights:
     return Flights(threads=CONNECTIONS - BEHIND_THREADS, behind=BEHIND_THREADS, trials=len(PROBES))
 
 
-def start_trial(route: Route) -> None:
+def start_trial(route: Route) -> bool:
     """One call behind all answers: nobody waits for it, since Trigger.dev may still hang."""
-    flights().try_again(route, partial(probe, route))
+    return flights().try_again(route, partial(probe, route))
 
 
 def probe(route: Route) -> None:

@@ -111,7 +111,11 @@ class Waiting:
             run.waiters.append(waiter)
             run.tell(waiter.seen)
         WAITING.inc()
-        self._wake(self)
+        try:
+            self._wake(self)
+        except BaseException:  # no thread could be started
+            self.leave(waiter)
+            raise
         return True
 
     def leave(self, waiter: Waiter) -> Snapshot:

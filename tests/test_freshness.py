@@ -112,6 +112,13 @@ def test_what_is_out_of_date_does_not_take_the_place_of_what_is_not(earlier: Sna
         assert cache.get("thing") == later
 
 
+def test_what_a_wrong_clock_has_dated_takes_the_place_of_nothing() -> None:
+    now = timezone.now()
+    tomorrow, today = (take([run(NOON)], at=now + ahead, fresh_until=now) for ahead in (timedelta(days=1), timedelta()))
+    known.keep("thing", tomorrow)
+    assert known.keep("thing", today) == today == cache.get("thing")
+
+
 @pytest.mark.parametrize("text", ["é ", "half a pair \ud83d", "\x00"])
 def test_what_is_kept_encoded_comes_back_as_it_was(text: str) -> None:
     odd = cast(Run, {**run(NOON), "metadata": {"text": text, "number": 10**30}})

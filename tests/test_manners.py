@@ -120,6 +120,23 @@ def test_who_cannot_pay_for_trying_leaves_it_to_the_next(
     assert alice_api.post(PATH, alices, format="json").status_code == 200
 
 
+def test_a_trial_that_had_no_time_leaves_it_to_the_next(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    task = {"id": str(make_task(cast.alice, cast.artist).pk)}
+    trigger.faults.add(Fault("hang", method="POST"))
+    for _ in range(FAILURES):
+        alice_api.post(PATH, task, format="json")
+        upstream.settle_down()
+    clock.shift(PAUSE)
+    with pytest.raises(errors.TimedOut):
+        upstream.client().trigger_run(
+            "t", payload={}, tags=[], idempotency_key="k", deadline=upstream.deadline_from_now() - 2.5
+        )
+    trigger.faults.clear()
+    assert alice_api.post(PATH, task, format="json").status_code == 200
+
+
 def test_a_kind_that_is_being_tried_is_not_tried_once_more(trigger: Standin, clock: time_machine.Traveller) -> None:
     """However long that takes, nothing piles up."""
     rest(trigger, Fault("hang", path="/api/v1/runs"))

@@ -25,7 +25,7 @@ from tasks.trigger.standin.faults import Fault
 from tasks.trigger.standin.messages import Request
 from tasks.trigger.standin.state import StandinRun
 from tasks.trigger.standin.wire import Standin
-from tasks.waiting import Lookout, Waiter, Waiting, has_left, wait_for_change, waiting
+from tasks.waiting import Lookout, Waiter, Waiting, has_left, lookout, wait_for_change, waiting
 from tests.cast import Cast, make_key
 from tests.client import ContractClient, wait_until, with_key
 from tests.contract.validation import generated
@@ -305,6 +305,7 @@ def test_one_more_than_may_wait_is_answered_at_once(
 ) -> None:
     settings.THREADS = 18
     waiting.cache_clear()
+    lookout.cache_clear()
     crowd = [Asking(alice_api, run) for _ in range(2)]
     hold(*crowd)
     response = alice_api.get(PATH, {"runId": run.id, "wait": "25"})
@@ -317,6 +318,7 @@ def test_one_more_than_may_wait_is_answered_at_once(
 def test_with_few_threads_nobody_is_held(alice_api: ContractClient, run: StandinRun, settings: Settings) -> None:
     settings.THREADS = 16
     waiting.cache_clear()
+    lookout.cache_clear()
     assert alice_api.get(PATH, {"runId": run.id, "wait": "25"})["Retry-After"] == "2"
 
 
@@ -399,7 +401,7 @@ def test_a_cache_that_is_empty_lets_nobody_go_and_hides_nothing(
     assert not waiter.is_over.is_set()
     clock.shift(61)
     look(room)
-    assert waiter.is_over.is_set()
+    wait_until(waiter.is_over.is_set)
 
 
 def test_who_comes_later_and_has_seen_more_is_held_and_lets_go_who_has_seen_less(
@@ -513,6 +515,16 @@ def test_whoever_comes_soon_is_looked_for_by_the_same_thread(run: StandinRun, al
         assert lookouts() == 1
     lookout.finish()
     assert lookouts() == 0
+
+
+def test_who_cannot_be_looked_for_is_not_held(run: StandinRun, alice_api: ContractClient) -> None:
+    def fail(room: Waiting) -> None:
+        raise RuntimeError("can't start new thread")
+
+    room, waiter = Waiting(places=10, wake=fail), a_waiter(alice_api, run)
+    with pytest.raises(RuntimeError):
+        room.join(waiter)
+    assert len(room) == 0
 
 
 def test_a_process_that_ends_holds_nobody_new(run: StandinRun, alice_api: ContractClient, room: Waiting) -> None:
