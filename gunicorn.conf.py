@@ -22,7 +22,8 @@ if "prometheus_client" not in sys.modules:
 
 from prometheus_client import multiprocess
 
-from tasks import lifeline, upstream
+from demo import parent_process
+from tasks.gateway import upstream
 
 # malloc.h's name for how many arenas there may be.
 M_ARENA_MAX, ARENAS = -8, 2
@@ -76,11 +77,11 @@ def on_starting(server: Any) -> None:
 
 def when_ready(server: Any) -> None:
     if settings.STOP_WITH_PARENT:
-        lifeline.end_with_parent()
+        parent_process.end_with_parent()
 
 
 def post_worker_init(worker: Any) -> None:
-    from tasks import waiting  # Django is set up only now
+    from tasks.runs import waiting  # Django is set up only now
 
     # Made now, and so once, whatever comes first.
     upstream.client()

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
-from accounts import keys
+from accounts.credentials import api_keys
 from accounts.models import Account, AccountEmail, ApiKey, ArtistLink, Identity, Membership, Organization
 
 admin.site.site_header = "Recoup Tasks"
@@ -116,8 +116,8 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not change:
-            key = keys.make()
-            obj.prefix, obj.digest = keys.shown(key), keys.digest(key, secret=settings.API_KEY_SECRET)
+            key = api_keys.make()
+            obj.prefix, obj.digest = api_keys.shown(key), api_keys.digest(key, secret=settings.API_KEY_SECRET)
             form.made_key = key
         super().save_model(request, obj, form, change)
 

@@ -6,4 +6,4 @@ class AccountsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        import accounts.openapi  # noqa: F401  drf-spectacular finds its extensions by their being imported
+        import accounts.api.schema  # noqa: F401  drf-spectacular finds its extensions by their being imported

@@ -1,7 +1,7 @@
 """How an operator names an account: by its id, or by one of its e-mail addresses in any case."""
 
-from accounts.ids import as_uuid
 from accounts.models import Account
+from core.text import as_uuid
 
 
 class UnknownAccount(Exception):

@@ -6,11 +6,11 @@ from pathlib import Path
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import keys
+from accounts.credentials import api_keys
 from accounts.models import Account, AccountEmail, ApiKey
+from demo.standin.schedules import fired, next_fire
+from demo.standin.state import StandinRun, StandinSchedule, State
 from tasks.models import Task
-from tasks.trigger.standin.schedules import fired, next_fire
-from tasks.trigger.standin.state import StandinRun, StandinSchedule, State
 
 RUNS = 5
 SIZES = (1, 10, 50, 200)
@@ -18,7 +18,7 @@ FINISHED, UNFINISHED = "run_cbenchfinished00000000000", "run_cbenchunfinished000
 
 
 def key_of(size: int) -> str:
-    return f"{keys.PREFIX}bench_{size}_".ljust(53, "0")
+    return f"{api_keys.PREFIX}bench_{size}_".ljust(53, "0")
 
 
 def make(folder: Path) -> None:
@@ -28,10 +28,10 @@ def make(folder: Path) -> None:
         owner = Account.objects.create(name=f"Owner of {size}")
         AccountEmail.objects.create(account=owner, email=f"owner{size}@example.com")
         key = key_of(size)
-        digest = keys.digest(key, secret=settings.API_KEY_SECRET)
+        digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
         # Noted as used in the future, so that no measured request writes it down.
         used = timezone.now() + timedelta(days=1)
-        ApiKey.objects.create(account=owner, name="Bench", prefix=keys.shown(key), digest=digest, last_used_at=used)
+        ApiKey.objects.create(account=owner, name="Bench", prefix=api_keys.shown(key), digest=digest, last_used_at=used)
         for number in range(size):
             make_task(state, owner, artist, number)
         for run_id, stuck_as in ((FINISHED, None), (UNFINISHED, "EXECUTING")) if size == 1 else ():

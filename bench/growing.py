@@ -17,7 +17,7 @@ from django.core.management import call_command  # noqa: E402
 from django.db import connection  # noqa: E402
 from rest_framework.test import APIClient  # noqa: E402
 
-from accounts import keys  # noqa: E402
+from accounts.credentials import api_keys  # noqa: E402
 from accounts.models import Account, ApiKey  # noqa: E402
 from bench.growth import LARGE, PER_ACCOUNT, SMALL, median_ms  # noqa: E402
 from tasks.models import Task  # noqa: E402
@@ -62,10 +62,10 @@ def fill(count: int) -> None:
 
 
 def client_of(owner: Account) -> APIClient:
-    key = keys.make()
-    digest = keys.digest(key, secret=settings.API_KEY_SECRET)
+    key = api_keys.make()
+    digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
     used = datetime.now(UTC) + timedelta(days=1)
-    ApiKey.objects.create(account=owner, name="Bench", prefix=keys.shown(key), digest=digest, last_used_at=used)
+    ApiKey.objects.create(account=owner, name="Bench", prefix=api_keys.shown(key), digest=digest, last_used_at=used)
     client = APIClient()
     client.credentials(HTTP_X_API_KEY=key)
     return client

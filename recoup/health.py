@@ -18,7 +18,7 @@ from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
 from recoup.metrics import metrics
-from tasks import upstream
+from tasks.gateway import upstream
 from tasks.models import Task
 
 OK, FAILED = "ok", "failed"

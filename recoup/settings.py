@@ -108,9 +108,9 @@ else:
 REDIS_URL: str = env.str("REDIS_URL", "")
 CACHE_IS_SHARED = bool(REDIS_URL)
 CACHES = {
-    "default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": REDIS_URL, "OPTIONS": REDIS_OPTIONS}
+    "default": {"BACKEND": "core.cache.TolerantRedisCache", "LOCATION": REDIS_URL, "OPTIONS": REDIS_OPTIONS}
     if REDIS_URL
-    else {"BACKEND": "recoup.cache.LocalCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
+    else {"BACKEND": "core.cache.LocalCache", "OPTIONS": {"MAX_ENTRIES": 20_000}},
 }
 
 # --- Django ----------------------------------------------------------------------------------------------------------
@@ -128,11 +128,12 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "accounts",
     "tasks",
+    "demo",
 ]
 MIDDLEWARE = [
     "recoup.health.probes",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "recoup.private.private_answers",
+    "core.middleware.private_answers",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -189,15 +190,15 @@ CORS_ALLOW_METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PATCH", "DELETE"]
 CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-key", "if-none-match", "x-api-key"]
 CORS_EXPOSE_HEADERS = ["etag", "retry-after", "idempotent-replayed"]
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.CredentialAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["accounts.permissions.MayActForAccount"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "recoup.json_only.JSONOnly",
-    "DEFAULT_RENDERER_CLASSES": ["recoup.json_only.TolerantJSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["recoup.json_only.StrictJSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "recoup.openapi.ContractSchema",
-    "DEFAULT_THROTTLE_CLASSES": ["accounts.limits.CredentialThrottle"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.api.authentication.CredentialAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.api.permissions.MayActForAccount"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "core.json_io.JSONOnly",
+    "DEFAULT_RENDERER_CLASSES": ["core.json_io.TolerantJSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["core.json_io.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "core.schema.ContractSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["accounts.api.throttling.CredentialThrottle"],
     "NUM_PROXIES": TRUSTED_PROXIES,
-    "EXCEPTION_HANDLER": "recoup.errors.handle",
+    "EXCEPTION_HANDLER": "core.errors.handle",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
 }
@@ -224,6 +225,6 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "COMPONENT_SPLIT_PATCH": False,
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
-    "PREPROCESSING_HOOKS": ["recoup.openapi.drop_optional_slash"],
-    "POSTPROCESSING_HOOKS": ["recoup.openapi.drop_enum_ids"],
+    "PREPROCESSING_HOOKS": ["core.schema.drop_optional_slash"],
+    "POSTPROCESSING_HOOKS": ["core.schema.drop_enum_ids"],
 }

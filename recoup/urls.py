@@ -5,13 +5,13 @@ from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerView
 
 urlpatterns = [
-    path("api/", include("tasks.urls")),
+    path("api/", include("tasks.api.urls")),
     re_path(r"^api/schema/?$", SpectacularJSONAPIView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", SpectacularSwaggerView.as_view(), name="docs"),
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "recoup.errors.bad_request"
-handler403 = "recoup.errors.permission_denied"
-handler404 = "recoup.errors.not_found"
-handler500 = "recoup.errors.server_error"
+handler400 = "core.errors.bad_request"
+handler403 = "core.errors.permission_denied"
+handler404 = "core.errors.not_found"
+handler500 = "core.errors.server_error"

@@ -16,12 +16,15 @@ from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 
-from tasks import cron, settling, started_runs, upstream, writes, zones
-from tasks.bodies import LONGEST_PROMPT, LONGEST_TITLE
-from tasks.cron_words import in_words
-from tasks.environment import NotOurEnvironment
-from tasks.fires import next_times
+from tasks import cron, writes
+from tasks.api.bodies import LONGEST_PROMPT, LONGEST_TITLE
+from tasks.cron import zones
+from tasks.gateway import upstream
+from tasks.gateway.environment import NotOurEnvironment
 from tasks.models import SyncStatus, Task
+from tasks.runs import run_now
+from tasks.runs.fires import next_times
+from tasks.schedules import settling
 from tasks.trigger.errors import TriggerError
 
 RUNS_BY_HAND = 10
@@ -198,7 +201,7 @@ class TaskAdmin(admin.ModelAdmin):
         for task in queryset.filter(deleted_at__isnull=True):
             now, deadline, staff = timezone.now(), upstream.deadline_from_now(), request.user.get_username()
             try:
-                run_id, _ = started_runs.start(task, staff=staff, at=now, deadline=deadline)
+                run_id, _ = run_now.start(task, staff=staff, at=now, deadline=deadline)
             except (TriggerError, NotOurEnvironment) as error:
                 message = f"{task}: it is not known whether a run was started. {error}."
                 self.message_user(request, message, messages.ERROR)
@@ -213,7 +216,7 @@ class TaskAdmin(admin.ModelAdmin):
     @admin.display(description="In words", ordering="schedule")
     def in_words(self, task: Task) -> str:
         try:
-            return f"{in_words(task.schedule)} ({task.timezone})"
+            return f"{cron.describe(task.schedule)} ({task.timezone})"
         except cron.CronError:
             return f"{task.schedule} (never)"
 

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from django.db import IntegrityError
 
-from accounts import keys
+from core import digests
 from tasks import writes
 from tasks.models import Task, TaskCreation
-from tasks.settling import LEASE
+from tasks.schedules.settling import LEASE
 
 KEPT_FOR = timedelta(hours=24)
 # Two requests with one key can only meet so often: each time one of them is refused, and makes room.
@@ -102,7 +102,7 @@ def is_in_the_making(task: Task, *, at: datetime) -> bool:
 
 def digest_of(body: Mapping[str, Any]) -> str:
     """The same for two bodies that ask for the same task, however they are written."""
-    return keys.digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
+    return digests.digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
 
 
 def forget_old(*, at: datetime) -> None:

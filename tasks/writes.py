@@ -11,7 +11,7 @@ from django.db import transaction
 from django.db.models import F
 
 from tasks.models import Task, TaskCreation, TaskQuerySet
-from tasks.settling import ATTEMPT_WITHIN, settle
+from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
 SCHEDULE_FIELDS = ("schedule", "timezone")
 

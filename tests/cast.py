@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from accounts import keys
+from accounts.credentials import api_keys
 from accounts.models import Account, AccountEmail, ApiKey, Membership, Organization
 from tasks.models import Task
 
@@ -47,9 +47,9 @@ def make_account(name: str, *organizations: Organization) -> Account:
 
 def make_key(account: Account, **fields: datetime | None) -> str:
     """A new key of the account, in full."""
-    key = keys.make()
-    digest = keys.digest(key, secret=settings.API_KEY_SECRET)
-    ApiKey.objects.create(account=account, name="Test", prefix=keys.shown(key), digest=digest, **fields)
+    key = api_keys.make()
+    digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
+    ApiKey.objects.create(account=account, name="Test", prefix=api_keys.shown(key), digest=digest, **fields)
     return key
 
 

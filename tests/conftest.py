@@ -12,11 +12,12 @@ import time_machine
 from django.core.cache import cache
 from pytest_django import Settings
 
-from accounts import counters
-from tasks import upstream, waiting
-from tasks.trigger.standin.messages import Reply, Request
-from tasks.trigger.standin.state import State
-from tasks.trigger.standin.wire import Standin, failed
+from core import rate_limits
+from demo.standin.messages import Reply, Request
+from demo.standin.standin import Standin, failed
+from demo.standin.state import State
+from tasks.gateway import upstream
+from tasks.runs import waiting
 from tests.cast import Cast, make_cast, make_key
 from tests.client import ContractClient, with_key
 
@@ -50,7 +51,7 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         waiting.lookout.cache_clear()
         upstream.finish()
     cache.clear()
-    counters.clear()
+    rate_limits.clear()
     standin.state.close()
 
 
@@ -107,7 +108,7 @@ def anonymous_api(db: None) -> ContractClient:
 
 def use_redis(settings: Settings, url: str) -> None:
     settings.CACHE_IS_SHARED = True
-    settings.CACHES = {"default": {"BACKEND": "recoup.cache.TolerantRedisCache", "LOCATION": url}}
+    settings.CACHES = {"default": {"BACKEND": "core.cache.TolerantRedisCache", "LOCATION": url}}
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from tasks import upstream
+from tasks.gateway import upstream
 from tasks.trigger import errors
 
 

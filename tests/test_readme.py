@@ -17,7 +17,7 @@ def test_every_setting_is_in_the_table_and_no_other() -> None:
 
 def test_every_room_it_names_is_there() -> None:
     table = README.split("## Where things are")[1].split("\n## ")[0]
-    rooms = re.findall(r"`((?:accounts|tasks|recoup|tests)/[\w/.]*)`", table)
+    rooms = re.findall(r"`((?:core|accounts|tasks|demo|recoup|tests)/[\w/.]*)`", table)
     assert len(rooms) > 8
     assert [room for room in rooms if not (ROOT / room).exists()] == []
 

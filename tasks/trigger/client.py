@@ -15,7 +15,7 @@ import requests
 import urllib3
 
 from tasks.trigger import errors
-from tasks.trigger.answers import (
+from tasks.trigger.responses import (
     allowance_of,
     as_run,
     as_run_page,

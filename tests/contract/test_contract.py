@@ -2,7 +2,7 @@ import pytest
 import yaml
 from openapi_spec_validator import validate
 
-from tasks import examples
+from tasks.api import examples
 from tests.contract.comparison import FOLDER, differences, ours, published
 from tests.contract.validation import generated, validator
 

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
-from accounts import keys
+from accounts.credentials import api_keys
 from accounts.lookup import UnknownAccount, account_named
 from accounts.models import Account, AccountEmail, ApiKey
 
@@ -28,14 +28,14 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["days"] is not None and options["days"] < 1:
             raise CommandError(f"--days must be 1 or more, not {options['days']}.")
-        key = keys.make()
+        key = api_keys.make()
         with transaction.atomic():
             account = find_or_create(options["account"], options["create"])
             made = ApiKey.objects.create(
                 account=account,
                 name=options["name"],
-                prefix=keys.shown(key),
-                digest=keys.digest(key, secret=settings.API_KEY_SECRET),
+                prefix=api_keys.shown(key),
+                digest=api_keys.digest(key, secret=settings.API_KEY_SECRET),
                 expires_at=timezone.now() + timedelta(days=options["days"]) if options["days"] else None,
             )
         if options["json"]:

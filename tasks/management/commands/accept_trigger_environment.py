@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils import timezone
 
-from tasks.environment import accept_environment
+from tasks.gateway.environment import accept_environment
 
 
 class Command(BaseCommand):

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from accounts.lookup import UnknownAccount, account_named
-from tasks import upstream
-from tasks.pace import Pace
-from tasks.payers import paid_by
-from tasks.reconciliation import Change, Result, Watcher
-from tasks.schedules import Step
-from tasks.sync import Options, Report, Status, run_pass
-from tasks.sync_lock import only_one
+from tasks.gateway import upstream
+from tasks.gateway.payers import paid_by
+from tasks.schedules.lock import only_one
+from tasks.schedules.pacing import Pace
+from tasks.schedules.planning import Step
+from tasks.schedules.reconciliation import Change, Result, Watcher
+from tasks.schedules.sync import Options, Report, Status, run_pass
 
 HELP = """\
 Make Trigger.dev's schedules equal to the tasks: finish what is pending, and wait until nothing under way can change it

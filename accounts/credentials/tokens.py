@@ -1,0 +1,78 @@
+"""Bearer tokens of an OpenID-style provider: JWT -> (issuer, subject), or nothing at all.
+
+What can be told without a key is checked first, so that a token that is wrong anyway never costs a fetch of keys.
+"""
+
+import time
+from functools import cache
+from typing import Any, cast
+
+import jwt
+from django.conf import settings
+from django.core.signals import setting_changed
+
+from accounts.credentials.jwks import ProviderKeys
+
+LONGEST_TOKEN = 16 * 1024
+LONGEST_KEY_ID = 256
+LEEWAY_IN_SECONDS = 30
+CLAIMS = ["exp", "iss", "aud", "sub"]
+# What parsers raise on input made to break them.
+UNREADABLE = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+
+
+@cache
+def provider_keys() -> ProviderKeys:
+    return ProviderKeys(settings.TOKEN_JWKS_URL)
+
+
+def subject_of(token: str) -> tuple[str, str] | None:
+    """(issuer, subject) of a valid token; None for anything else."""
+    if not settings.TOKEN_ISSUER or len(token) > LONGEST_TOKEN:
+        return None
+    try:
+        header = jwt.get_unverified_header(token)
+        if header.get("alg") not in settings.TOKEN_ALGORITHMS:
+            return None
+        decode(token, None)
+        key = key_for(header)
+        claims = decode(token, key) if key else {}
+    except UNREADABLE:
+        return None
+    issuer, subject = claims.get("iss"), claims.get("sub")
+    return (issuer, subject) if isinstance(issuer, str) and isinstance(subject, str) and subject else None
+
+
+def key_for(header: dict[str, Any]) -> Any:
+    if settings.TOKEN_PUBLIC_KEY:
+        return settings.TOKEN_PUBLIC_KEY
+    key_id = header.get("kid")
+    if key_id is not None and (not isinstance(key_id, str) or len(key_id) > LONGEST_KEY_ID):
+        return None
+    return provider_keys().find(key_id, now=time.monotonic()) if settings.TOKEN_JWKS_URL else None
+
+
+def decode(token: str, key: Any) -> dict[str, Any]:
+    """The claims; without a key everything but the signature is verified."""
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        key or "",
+        algorithms=settings.TOKEN_ALGORITHMS,
+        issuer=settings.TOKEN_ISSUER,
+        audience=settings.TOKEN_AUDIENCE,
+        leeway=LEEWAY_IN_SECONDS,
+        options=cast(Any, {"require": CLAIMS, "verify_signature": key is not None, **VERIFIED}),
+    )
+    return claims
+
+
+# PyJWT turns all of these off together with the signature.
+VERIFIED = {f"verify_{claim}": True for claim in ("exp", "nbf", "iat", "aud", "iss", "sub")}
+
+
+def _forget_keys(*, setting: str, **kwargs: object) -> None:
+    if setting.startswith("TOKEN_"):
+        provider_keys.cache_clear()
+
+
+setting_changed.connect(_forget_keys)

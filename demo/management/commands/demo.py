@@ -1,0 +1,193 @@
+"""The whole service on this machine: the stand-in and gunicorn as children of this one process, which ends both."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from io import StringIO
+from types import FrameType
+from typing import Any, NoReturn
+
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from accounts import staff
+from accounts.credentials import api_keys
+from demo.data import RUN_IDS, id_of
+from demo.management.commands.seed_demo import refuse_real_trigger
+
+HOST = "127.0.0.1"
+STANDIN_PORT = 3040
+START_WITHIN = 60.0
+STOP_WITHIN = 10.0
+POLL = 0.1
+SCREEN = """
+  Recoup Tasks   http://{host}:{port}/api/docs/
+  Admin site     http://{host}:{port}/admin/   ({staff_name}, password {staff_password})
+  Trigger.dev    {standin}   (a stand-in that runs nothing: /standin/asked)
+
+  Alice's tasks, with their last runs and next times:
+    curl -s 'http://{host}:{port}/api/tasks' -H 'x-api-key: {alice}'
+
+  Alice's runs, and the one that is being made at this moment:
+    curl -s 'http://{host}:{port}/api/tasks/runs?limit=3' -H 'x-api-key: {alice}'
+    curl -s 'http://{host}:{port}/api/tasks/runs?runId={run}' -H 'x-api-key: {alice}'
+  The same, once something has become of it, and after 25 seconds at the latest:
+    curl -s 'http://{host}:{port}/api/tasks/runs?runId={run}&wait=25' -H 'x-api-key: {alice}'
+
+  Bob shares her organization and may look, Charlie may not:
+    curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {bob}'
+    curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {charlie}'
+
+  Alice pauses her morning report, and takes it up again with true:
+    curl -s -X PATCH 'http://{host}:{port}/api/tasks' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
+      -d '{{"id": "{task}", "enabled": false}}'
+
+  When a schedule would run, and the same report once, now:
+    curl -s -G 'http://{host}:{port}/api/tasks/preview' -H 'x-api-key: {alice}' --data-urlencode 'schedule=0 9 * * 1-5'
+    curl -s -X POST 'http://{host}:{port}/api/tasks/runs' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
+      -d '{{"id": "{task}"}}'
+
+  Is Trigger.dev what the tasks say?
+    TRIGGER_API_URL={standin} .venv/bin/python manage.py sync_schedules --full --dry-run
+
+  Dora is an admin:
+    curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'Authorization: Bearer {dora}'
+
+  Is the service ready, and what has it asked of Trigger.dev?
+    curl -s 'http://{host}:{port}/readyz'
+    curl -s 'http://{host}:{port}/metrics' | grep recoup_
+
+  Ctrl-C ends it. What you changed stays for the next time.
+"""
+
+
+class Stopped(Exception):
+    """Somebody ended the demo, or one of its processes ended by itself."""
+
+
+class Command(BaseCommand):
+    help = "Run the service with example data and a stand-in for Trigger.dev. Ctrl-C ends all of it."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        refuse_used_port(settings.PORT)
+        refuse_real_trigger()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, stop)
+        children: list[subprocess.Popen[str]] = []
+        try:
+            call_command("migrate", verbosity=0)
+            call_command("seed_demo", stdout=StringIO())
+            self.run_children(children)
+        except Stopped as reason:
+            if str(reason):
+                raise CommandError(str(reason)) from None
+        finally:
+            end(children)
+
+    def run_children(self, children: list[subprocess.Popen[str]]) -> None:
+        port = str(STANDIN_PORT if is_free(STANDIN_PORT) else 0)
+        standin = start(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", port], {})
+        url = read_line(standin)
+        environment = {"TRIGGER_API_URL": url, "HOST": HOST, "PORT": str(settings.PORT), "LOG_LEVEL": "WARNING"}
+        command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
+        start(children, command, environment, quiet=False)
+        wait_until_serving(children)
+        self.stdout.write(screen(url))
+        self.stdout.flush()
+        while True:
+            refuse_dead(children)
+            time.sleep(POLL)
+
+
+def stop(number: int, frame: FrameType | None) -> NoReturn:
+    for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(ending, signal.SIG_IGN)
+    raise Stopped
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def refuse_used_port(port: int) -> None:
+    if not is_free(port):
+        raise CommandError(f"Port {port} is in use: PORT={port % 65535 + 1} make demo")
+
+
+def start(
+    children: list[subprocess.Popen[str]], command: list[str], environment: Mapping[str, str], *, quiet: bool = True
+) -> subprocess.Popen[str]:
+    """In a session of its own, so that a Ctrl-C reaches only us; the pipe tells it should we be killed."""
+    child = subprocess.Popen(  # noqa: S603  our own command
+        command,
+        cwd=settings.BASE_DIR,
+        env={**os.environ, **environment, "STOP_WITH_PARENT": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if quiet else None,
+        text=True,
+        start_new_session=True,
+    )
+    children.append(child)
+    return child
+
+
+def read_line(child: subprocess.Popen[str]) -> str:
+    line = child.stdout.readline().strip() if child.stdout else ""
+    if not line:
+        raise Stopped("The stand-in for Trigger.dev did not start.")
+    return line
+
+
+def wait_until_serving(children: list[subprocess.Popen[str]]) -> None:
+    until = time.monotonic() + START_WITHIN
+    while time.monotonic() < until:
+        refuse_dead(children)
+        try:
+            with socket.create_connection((HOST, settings.PORT), timeout=1):
+                return
+        except OSError:
+            time.sleep(POLL)
+    raise Stopped(f"The service did not start within {START_WITHIN:.0f} seconds.")
+
+
+def refuse_dead(children: list[subprocess.Popen[str]]) -> None:
+    for child in children:
+        if child.poll() is not None:
+            raise Stopped(f"A process of the demo has ended by itself, with status {child.returncode}.")
+
+
+def end(children: list[subprocess.Popen[str]]) -> None:
+    for child in children:
+        child.terminate()
+    until = time.monotonic() + STOP_WITHIN
+    for child in children:
+        try:
+            child.wait(timeout=max(0.1, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def screen(standin_url: str) -> str:
+    return SCREEN.format(
+        host=HOST,
+        port=settings.PORT,
+        standin=standin_url,
+        staff_name=staff.DEMO_NAME,
+        staff_password=staff.DEMO_PASSWORD,
+        alice_id=id_of("alice"),
+        run=RUN_IDS["video in the making"],
+        task=id_of("Morning streaming report"),
+        **{person: api_keys.demo(person) for person in ("alice", "bob", "charlie", "dora")},
+    )

@@ -1,0 +1,196 @@
+"""Request -> reply, as the real server was recorded to answer.
+
+No sockets here: the mock in tests and the HTTP server share it.
+"""
+
+import json
+import math
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from demo.standin import run_json, schedules
+from demo.standin.faults import Fault, Faults
+from demo.standin.messages import JSON, PROBLEM, Reply, Request, encoded, error, ok, problem, query_error, too_many
+from demo.standin.run_list import matches, paged, split, window, wrong_page_size, wrong_status
+from demo.standin.state import StandinRun, State
+
+PAGE = "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'/><title>404</title></head><body>{}</body></html>"
+
+
+@dataclass
+class Standin:
+    """The stand-in itself. `keys` maps a secret key to the environment it opens."""
+
+    state: State
+    keys: Mapping[str, Mapping[str, str]]
+    faults: Faults = field(default_factory=Faults)
+    rate_limit: int = 750
+    asked: Counter[str] = field(default_factory=Counter)
+    log: list[str] = field(default_factory=list)
+    # When each was asked, in epoch seconds.
+    asked_at: list[float] = field(default_factory=list)
+    late: list[Request] = field(default_factory=list)
+    # For tests that do something else in the middle of an exchange.
+    before: Callable[[Request], None] = lambda request: None
+    after: Callable[[Request], None] = lambda request: None
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tokens: dict[str, tuple[float, float]] = {}
+
+    def meet(self, request: Request) -> Fault | None:
+        """Counts the request, and says which fault it meets."""
+        with self._lock:
+            self.asked["all"] += 1
+            self.asked[f"{request.method} {route_name(request.path)}"] += 1
+            self.log.append(f"{request.method} {request.target}")
+            self.asked_at.append(time.time())
+            return self.faults.next(request.method, request.path)
+
+    def do_late(self) -> None:
+        """What clients gave up waiting for takes effect."""
+        while self.late:
+            self.answer(self.late.pop(0))
+
+    def answer(self, request: Request) -> Reply:
+        """What a faultless Trigger.dev says, and does."""
+        authorization = request.header("authorization")
+        if authorization is None:
+            return problem(401, "Unauthorized", "No authorization header provided")
+        key = authorization.removeprefix("Bearer ")
+        limited, headers = self.take_token(key)
+        if limited:
+            return Reply(limited.status, limited.body, PROBLEM, headers)
+        reply = self.route(request, self.keys.get(key))
+        return Reply(reply.status, reply.body, reply.content_type, {**headers, **reply.headers})
+
+    def route(self, request: Request, environment: Mapping[str, str] | None) -> Reply:
+        for method, pattern, operation in ROUTES:
+            match = re.fullmatch(pattern, request.path)
+            if match and method == request.method:
+                if environment is None:
+                    of_schedules = request.path.startswith("/api/v1/schedules")
+                    return error(401, "Invalid or Missing API Key" if of_schedules else "Invalid API key")
+                return operation(self.state, request, environment, *(unquote(part) for part in match.groups()))
+        return Reply(404, PAGE.format("Page not found").encode(), "text/html; charset=utf-8")
+
+    def take_token(self, key: str) -> tuple[Reply | None, dict[str, str]]:
+        """A bucket for each key: `rate_limit` at most, a third of it back every ten seconds."""
+        if not self.rate_limit:
+            return None, {}
+        with self._lock:
+            now, refill = self.state.now, self.rate_limit / 30
+            tokens, since = self._tokens.get(key, (float(self.rate_limit), now))
+            tokens = min(float(self.rate_limit), tokens + (now - since) * refill) - 1
+            self._tokens[key] = (max(tokens, -1.0), now)
+        reset = round((now + (self.rate_limit - tokens) / refill) * 1000)
+        headers = {
+            "x-ratelimit-limit": str(self.rate_limit),
+            "x-ratelimit-remaining": str(max(math.floor(tokens), 0)),
+            "x-ratelimit-reset": str(reset),
+        }
+        return (too_many(self.rate_limit, reset, seconds=(1 - tokens) / refill) if tokens < 0 else None), headers
+
+
+# --- Operations ------------------------------------------------------------------------------------------------------
+
+
+def list_runs(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
+    query, now = request.query, state.now
+    size = query.get("page[size]", "25")
+    refusal = wrong_page_size(size) or wrong_status(query.get("filter[status]"))
+    if refusal:
+        return refusal
+    try:
+        since, until = window(query, now=now)
+    except ValueError:
+        return query_error(code="custom", message="Invalid date", path=["filter[createdAt]"])
+    found = state.newest_runs(
+        schedule_ids=split(query.get("filter[schedule]")), tags=split(query.get("filter[tag]")), since=since
+    )
+    wanted = [run for run in found if run.created <= until and matches(run, query, now=now)]
+    page, pagination = paged(wanted, query, size=int(size))
+    versioned = is_versioned(request)
+    items = [run_json.listed(run, environment, now=now, versioned=versioned) for run in page]
+    return ok({"data": items, "pagination": pagination})
+
+
+def retrieve_run(state: State, request: Request, environment: Mapping[str, str], run_id: str) -> Reply:
+    run = state.run(run_id)
+    if run is None:
+        return Reply(404, encoded({"error": "Not found"}), headers={"x-should-retry": "true"})
+    return ok(run_json.retrieved(run, state, versioned=is_versioned(request)))
+
+
+def trigger_run(state: State, request: Request, environment: Mapping[str, str], task: str) -> Reply:
+    """Any task identifier is accepted; the same idempotency key gives the same run."""
+    try:
+        body = json.loads(request.body)
+    except ValueError:
+        return error(400, "Invalid JSON")
+    options = (body.get("options") or {}) if isinstance(body, dict) else {}
+    tags = options.get("tags") or []
+    if len(tags) > 10:
+        return error(422, f"Runs can only have 10 tags, you're trying to set {len(tags)}.")
+    for index, tag in enumerate(tags):
+        if len(tag) >= 128:
+            return error(400, f'Validation error: Tags must be less than 128 characters at "options.tags[{index}]"')
+    key = options.get("idempotencyKey")
+    former = state.run_by_idempotency_key(key) if key else None
+    if former is not None:
+        return ok({"id": former.id, "isCached": True})
+    run = StandinRun(
+        task=task,
+        created=state.now,
+        tags=tags,
+        payload=body.get("payload") if isinstance(body, dict) else None,
+        idempotency_key=key,
+        has_output=True,
+        output="done",
+    )
+    return ok({"id": state.add_run(run).id, "isCached": False})
+
+
+Operation = Callable[..., Reply]
+ROUTES: tuple[tuple[str, str, Operation], ...] = (
+    ("GET", "/api/v1/runs", list_runs),
+    ("GET", "/api/v3/runs/([^/]+)", retrieve_run),
+    ("POST", "/api/v1/tasks/([^/]+)/trigger", trigger_run),
+    ("GET", "/api/v1/schedules", schedules.list_schedules),
+    ("POST", "/api/v1/schedules", schedules.put_by_key),
+    ("GET", "/api/v1/schedules/([^/]+)", schedules.retrieve),
+    ("PUT", "/api/v1/schedules/([^/]+)", schedules.put_by_id),
+    ("DELETE", "/api/v1/schedules/([^/]+)", schedules.delete),
+    ("POST", "/api/v1/schedules/([^/]+)/activate", schedules.activate),
+    ("POST", "/api/v1/schedules/([^/]+)/deactivate", schedules.deactivate),
+    ("GET", "/api/v1/timezones", schedules.list_timezones),
+)
+
+
+def is_versioned(request: Request) -> bool:
+    return request.header("x-trigger-api-version") == run_json.API_VERSION
+
+
+def failed(standin: Standin, fault: Fault) -> Reply:
+    """The answer of a fault that has one."""
+    if fault.kind == "rate_limit":
+        reset = round((standin.state.now + fault.seconds) * 1000)
+        reply = too_many(750, reset, seconds=fault.seconds)
+        headers = {"x-ratelimit-limit": "750", "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(reset)}
+        return Reply(429, reply.body, PROBLEM, headers)
+    if fault.kind == "garbage":
+        return Reply(200, b'{"data": [{"id": "run_', JSON)
+    if fault.status >= 500:
+        return Reply(fault.status, b"Unexpected Server Error", "text/plain; charset=utf-8")
+    return error(fault.status, fault.message)
+
+
+def route_name(path: str) -> str:
+    """The path with its ids taken out, under which requests are counted."""
+    path = re.sub(r"^(/api/v\d/(?:runs|schedules))/[^/]+", r"\1/{id}", path)
+    return re.sub(r"^(/api/v1/tasks)/[^/]+/trigger$", r"\1/{id}/trigger", path)

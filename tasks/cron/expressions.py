@@ -1,0 +1,171 @@
+"""The grammar of a cron expression: five fields, as Trigger.dev's cron-parser 4.9 reads them.
+
+croniter accepts more (`@daily`, six fields, `15W`) and combines the day fields differently, so the grammar is ours.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import product
+
+from cron_descriptor import FormatError, Options, get_description
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+MAX_LENGTH = 200
+# The words of Trigger.dev's own screens.
+WORDS = Options()
+WORDS.locale_code, WORDS.use_24hour_time_format = "en_US", False
+
+
+class CronError(ValueError):
+    """The message says what is wrong, for the person who wrote the expression."""
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    minimum: int
+    maximum: int
+    characters: str
+    names: tuple[str, ...] = ()
+
+
+MINUTE = Field("minute", 0, 59, r"[,*\d/-]+")
+HOUR = Field("hour", 0, 23, r"[,*\d/-]+")
+DAY = Field("day of month", 1, 31, r"[?,*\dL/-]+")
+MONTH = Field("month", 1, 12, r"[,*\d/-]+", MONTHS)
+WEEKDAY = Field("weekday", 0, 7, r"[?,*\dL#/-]+", WEEKDAYS)
+FIELDS = (MINUTE, HOUR, DAY, MONTH, WEEKDAY)
+
+
+@dataclass(frozen=True)
+class Cron:
+    """An expression in numbers. Repeated values are kept: how many there are decides whether a field is restricted."""
+
+    minutes: tuple[int, ...]
+    hours: tuple[int, ...]
+    days: tuple[int, ...]
+    last_day: bool
+    months: tuple[int, ...]
+    weekdays: tuple[int, ...]
+    last_weekdays: tuple[int, ...]
+    occurrence: int | None
+
+    @cached_property
+    def clock_times(self) -> list[tuple[int, int]]:
+        """(hour, minute), in order and each once."""
+        return list(product(dict.fromkeys(self.hours), dict.fromkeys(self.minutes)))
+
+    @property
+    def names_hours(self) -> bool:
+        return len(self.hours) != 24
+
+    @property
+    def names_weekdays(self) -> bool:
+        return len(self.weekdays) + len(self.last_weekdays) != 8
+
+    def names_days_in(self, month: int) -> bool:
+        return len(self.days) + self.last_day < DAYS_IN_MONTH[month - 1]
+
+
+@lru_cache(maxsize=4096)
+def parse(expression: str) -> Cron:
+    """The expression in numbers; raises CronError naming the field that is wrong."""
+    parts = expression.split(" ")
+    if len(expression) > MAX_LENGTH or len(parts) != 5 or not all(parts):
+        raise CronError(
+            "A cron expression has five fields with one space between them: "
+            "minute, hour, day of month, month, weekday. For example: 0 9 * * 1-5"
+        )
+    minute, hour, day, month, weekday = (numbered(part, field) for part, field in zip(parts, FIELDS, strict=True))
+    weekday, occurrence = without_occurrence(weekday)
+    months = plain_values(month, MONTH)
+    return Cron(
+        minutes=plain_values(minute, MINUTE),
+        hours=plain_values(hour, HOUR),
+        days=days_within(months, plain_values(day, DAY, lasts="L")),
+        last_day="L" in day.split(","),
+        months=months,
+        weekdays=plain_values(weekday, WEEKDAY, lasts="0L 1L 2L 3L 4L 5L 6L 7L"),
+        last_weekdays=tuple(int(atom[0]) % 7 for atom in weekday.split(",") if atom.endswith("L")),
+        occurrence=occurrence,
+    )
+
+
+def numbered(text: str, field: Field) -> str:
+    """The field with its names (`MON`, `jan`) replaced by numbers, and made only of characters that it may have."""
+
+    def number(match: re.Match[str]) -> str:
+        name = match[0].lower()
+        if name not in field.names:
+            raise CronError(f"The {field.name} cannot be {text!r}.")
+        return str(field.names.index(name) + field.minimum)
+
+    replaced = re.sub("[a-z]{3}", number, text, flags=re.IGNORECASE | re.ASCII) if field.names else text
+    if not re.fullmatch(field.characters, replaced.removesuffix("\n"), re.ASCII):
+        raise CronError(f"The {field.name} cannot be {text!r}.")
+    return replaced.removesuffix("\n")
+
+
+def without_occurrence(weekday: str) -> tuple[str, int | None]:
+    """`1#2`, the second Monday of the month, as (`1`, 2)."""
+    if "#" not in weekday:
+        return weekday, None
+    match = re.fullmatch(r"([0-7*?]L?)#([1-5])", weekday)
+    if match is None:
+        raise CronError(f"The weekday cannot be {weekday!r}: a # stands between one weekday and a number from 1 to 5.")
+    return match[1], int(match[2])
+
+
+def plain_values(text: str, field: Field, *, lasts: str = "") -> tuple[int, ...]:
+    atoms = [atom for atom in text.split(",") if atom not in lasts.split(" ")]
+    return tuple(sorted(value for atom in atoms for value in atom_values(atom, field)))
+
+
+def atom_values(atom: str, field: Field) -> list[int]:
+    """The numbers of `5`, `1-5`, `*/15`, `5/15`; a range of weekdays that ends at 7 also names Sunday as 0."""
+    match = re.fullmatch(r"(?:(\d+)(?:-(\d+))?|[*?])(?:/(\d+))?", atom, re.ASCII)
+    if match is None:
+        raise CronError(f"The {field.name} cannot hold {atom!r}.")
+    first, last, step = (int(group) if group else None for group in match.groups())
+    if first is not None and last is None and step is None:
+        return [within(first, field) % 7 if field is WEEKDAY else within(first, field)]
+    low = within(field.minimum if first is None else first, field)
+    high = within(field.maximum if last is None else last, field)
+    if low > high or step == 0:
+        raise CronError(f"The {field.name} cannot hold {atom!r}.")
+    values = list(range(low, high + 1, step or 1))
+    if field is WEEKDAY and high % 7 == 0 and 0 not in values:
+        values.insert(0, 0)
+    return values
+
+
+def within(value: int, field: Field) -> int:
+    if not field.minimum <= value <= field.maximum:
+        raise CronError(f"The {field.name} must be from {field.minimum} to {field.maximum}, not {value}.")
+    return value
+
+
+def days_within(months: tuple[int, ...], days: tuple[int, ...]) -> tuple[int, ...]:
+    """A single named month has only its own days; Trigger.dev refuses a first day beyond them."""
+    if len(months) != 1 or not days:
+        return days
+    length = DAYS_IN_MONTH[months[0] - 1]
+    if days[0] > length:
+        raise CronError(f"The month {months[0]} has no day {days[0]}.")
+    return tuple(day for day in days if day <= length)
+
+
+@lru_cache(maxsize=4096)
+def describe(expression: str) -> str:
+    """The expression in English. Raises CronError.
+
+    Returns the expression itself where cron-descriptor has no words for it, for example `0 *,* * * *`.
+    """
+    parse(expression)
+    try:
+        return get_description(expression.strip(), WORDS)
+    except FormatError:
+        return expression

@@ -1,0 +1,133 @@
+"""Whose run it is, and what of it a caller may see. Every run that leaves the service has passed here.
+
+A run's owners are named by its `account:` tags, else by its schedule, else, for tasks that we trust to, by its payload.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
+from uuid import UUID
+
+from django.conf import settings
+from django.db.models import Q
+
+from accounts.access import Reach, reach
+from accounts.models import Account
+from core.text import as_uuid
+from tasks.models import Task
+from tasks.trigger.types import Run
+
+ACCOUNT_TAG = "account:"
+TASK_TAG = "task:"
+RUN_NOT_FOUND = "Task run not found"
+
+
+def as_seen_by(caller: Account, run: Run, *, account_id: UUID | None) -> Run | None:
+    """The run without the related runs that are not the caller's; None when it is itself not.
+
+    With `account_id`, which the caller must be known to reach, only what that account owns.
+    """
+    related = list(related_runs(run))
+    owners = {item["id"]: owners_of(item) for item in [run, *related]}
+    if account_id is None:
+        reached = reach(caller, set().union(*owners.values()))
+    else:
+        reached = Reach(everyone=False, accounts=frozenset([account_id]))
+    if not reached.includes_any(owners[run["id"]]):
+        return None
+    hidden = {item["id"] for item in related if not reached.includes_any(owners[item["id"]])}
+    return without_related(run, hidden)
+
+
+def owners_of(run: Run) -> set[UUID]:
+    """The accounts whose run it is: named by its tags, else by its schedule, else by a trusted payload; maybe none."""
+    return tagged_accounts(run) or schedule_owner(run) or payload_owner(run)
+
+
+def account_tags(run: Run) -> list[str]:
+    return [tag.removeprefix(ACCOUNT_TAG) for tag in run.get("tags", []) if tag.startswith(ACCOUNT_TAG)]
+
+
+def tagged_accounts(run: Run) -> set[UUID]:
+    return {account_id for tag in account_tags(run) if (account_id := as_uuid(tag))}
+
+
+def owned_through_schedule(runs: Iterable[Run], account_id: UUID) -> list[Run]:
+    """Of runs that were asked for by the schedule of the account's task: without those tagged as somebody else's."""
+    return [run for run in runs if not account_tags(run) or account_id in tagged_accounts(run)]
+
+
+def owned_through_tag(runs: Iterable[Run], account_id: UUID) -> list[Run]:
+    """Of runs that were asked for by a task's tag: those that are also tagged as its account's."""
+    return [run for run in runs if account_id in tagged_accounts(run)]
+
+
+def schedule_owner(run: Run) -> set[UUID]:
+    """The account of the task that the run's schedule belongs to, deleted tasks included."""
+    schedule_id, task_id = schedule_of(run)
+    named = Q(trigger_schedule_id=schedule_id) if schedule_id else Q()
+    if task_id:
+        named |= Q(pk=task_id)
+    if not named:
+        return set()
+    owners = set(Task.objects.filter(named).values_list("account_id", flat=True))
+    # Schedule and externalId that name different accounts prove nothing.
+    return owners if len(owners) == 1 else set()
+
+
+def schedule_of(run: Run) -> tuple[str | None, UUID | None]:
+    """(schedule id, task id) of a scheduled run.
+
+    Trigger.dev takes `schedule` off a run once its schedule is deleted; the payload, which the schedule
+    engine made, still names it. Only runs of our own task have a payload that nobody else can write.
+    """
+    schedule: Any = run.get("schedule")
+    if schedule is None and run["taskIdentifier"] == settings.TRIGGER_TASK_IDENTIFIER:
+        payload: Any = run.get("payload")
+        schedule = {"id": payload.get("scheduleId"), **payload} if isinstance(payload, dict) else None
+    if not isinstance(schedule, dict):
+        return None, None
+    schedule_id, external_id = schedule.get("id"), schedule.get("externalId")
+    is_one = isinstance(schedule_id, str) and schedule_id.isascii() and schedule_id.isprintable()
+    return (schedule_id if is_one else None), as_uuid(external_id)
+
+
+def payload_owner(run: Run) -> set[UUID]:
+    payload = run.get("payload")
+    if run["taskIdentifier"] not in settings.TRIGGER_TASKS_NAMING_THEIR_ACCOUNT or not isinstance(payload, dict):
+        return set()
+    account_id = as_uuid(payload.get("accountId"))
+    return {account_id} if account_id else set()
+
+
+def related_runs(run: Run) -> Iterator[Run]:
+    """Every run in `relatedRuns`, whatever its role is called."""
+    for value in (run.get("relatedRuns") or {}).values():
+        yield from value if isinstance(value, list) else [value] if value else []
+
+
+def without_nested(run: Run) -> Run:
+    """Related runs without related runs of their own, which nobody would look at before they are shown."""
+
+    def cut(related: Run) -> Run:
+        return cast(Run, {key: value for key, value in related.items() if key != "relatedRuns"})
+
+    related = run.get("relatedRuns")
+    if not related:
+        return run
+    kept: dict[str, Any] = {
+        role: [cut(item) for item in value] if isinstance(value, list) else cut(value) if value else value
+        for role, value in related.items()
+    }
+    return cast(Run, {**run, "relatedRuns": kept})
+
+
+def without_related(run: Run, hidden: set[str]) -> Run:
+    if not hidden:
+        return run
+    kept: dict[str, Any] = {}
+    for role, value in (run.get("relatedRuns") or {}).items():
+        if isinstance(value, list):
+            kept[role] = [item for item in value if item["id"] not in hidden]
+        elif not value or value["id"] not in hidden:
+            kept[role] = value
+    return cast(Run, {**run, "relatedRuns": kept})

@@ -1,0 +1,110 @@
+"""Running a task now: one run of it, outside its schedule, that is remembered with who asked for it.
+
+Trigger.dev's filter by schedule does not find such a run (recorded: trigger_scheduled_task_now_get), so it carries the
+account and the task as tags, and the task remembers that it has such runs at all.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+from django.db import transaction
+
+from accounts.models import Account
+from core import digests
+from core.timestamps import as_text
+from tasks import cron
+from tasks.cron import zones
+from tasks.gateway import upstream
+from tasks.gateway.environment import check_environment
+from tasks.models import RunRequest, Task
+from tasks.runs import fires, snapshots
+from tasks.runs.known import Known, RunsStatus
+from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
+from tasks.trigger.types import Run
+
+# A schedule's payload always names one, and a paused task may have none.
+NO_SCHEDULE = "sched_none"
+NOT_CONFIRMED = (
+    "Trigger.dev did not confirm that the run was started. Try again in 5 seconds; "
+    "if both requests have the same Idempotency-Key, no second run is started."
+)
+
+
+def start(
+    task: Task, *, asked_by: Account | None = None, staff: str = "", key: str = "", at: datetime, deadline: float
+) -> tuple[str, bool]:
+    """The id of the run, and whether an earlier request had it started.
+
+    `key` is the Idempotency-Key of who asks: the same one for the same task gives the same run. Raises a TriggerError
+    where Trigger.dev did not say that it has started one.
+    """
+    check_environment(at=at)
+    request = remember(task, asked_by=asked_by, staff=staff, key=key, at=at)
+    if request.run_id is not None:
+        return request.run_id, True
+    call = partial(
+        upstream.client().trigger_run,
+        settings.TRIGGER_TASK_IDENTIFIER,
+        payload=payload(task, at=at),
+        tags=tags(task),
+        idempotency_key=request.digest,
+        deadline=deadline,
+    )
+    run_id = upstream.ask(call, deadline=deadline)
+    RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
+    return run_id, False
+
+
+def remember(task: Task, *, asked_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
+    """A key counts for its caller and this task only: one tenant must not be given another's run."""
+    who = f"account {asked_by.pk}" if asked_by else f"staff {staff}"
+    digest = digests.digest_of(who, str(task.pk), key or f"once {uuid4()}")
+    asked = {"task": task, "asked_by": asked_by, "asked_by_staff": staff, "asked_at": at}
+    with transaction.atomic():
+        Task.objects.filter(pk=task.pk).update(run_by_hand_at=at)
+        request, _ = RunRequest.objects.get_or_create(digest=digest, defaults=asked)
+    return request
+
+
+def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
+    """In the shape that the engine gives a scheduled run (recorded: run_get_REAL_scheduled_second)."""
+    schedule_id = task.trigger_schedule_id
+    fire = fires.last_fire(schedule_id) if schedule_id else None
+    is_known = fire is not None and fire.timestamp > datetime.min.replace(tzinfo=UTC)
+    return {
+        "scheduleId": schedule_id or NO_SCHEDULE,
+        "type": "IMPERATIVE",
+        "timestamp": as_text(at),
+        "lastTimestamp": as_text(fire.timestamp) if fire and is_known else None,
+        "externalId": str(task.pk),
+        "timezone": zones.sent(task.timezone),
+        "upcoming": [as_text(moment) for moment in upcoming(task, at=at)],
+    }
+
+
+def upcoming(task: Task, *, at: datetime) -> list[datetime]:
+    try:
+        return cron.next_times(task.schedule, task.timezone, after=at)
+    except (cron.CronError, KeyError, ValueError):
+        return []
+
+
+def tags(task: Task) -> list[str]:
+    return [f"{ACCOUNT_TAG}{task.account_id}", f"{TASK_TAG}{task.pk}"]
+
+
+def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
+    """What is known of a run that Trigger.dev has started, and then would not show."""
+    run: Run = {
+        "id": run_id,
+        "status": "QUEUED",
+        "taskIdentifier": settings.TRIGGER_TASK_IDENTIFIER,
+        "createdAt": as_text(at),
+        "updatedAt": as_text(at),
+        "tags": tags(task),
+    }
+    return Known(snapshots.take([run], at=at, fresh_until=at), RunsStatus.STALE)

@@ -1,0 +1,154 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from accounts.api.authentication import NOT_EXACTLY_ONE, NOT_VALID
+from accounts.credentials import api_keys
+from accounts.models import ApiKey
+from tests.cast import Cast, make_key
+from tests.client import ContractClient, with_key
+
+
+def with_headers(**headers: str) -> ContractClient:
+    client = ContractClient()
+    client.credentials(**headers)
+    return client
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer  "])
+def test_an_api_key_works_as_a_bearer_token_in_any_case(cast: Cast, scheme: str) -> None:
+    assert with_headers(HTTP_AUTHORIZATION=f"{scheme} {make_key(cast.alice)}").get("/api/tasks").status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"HTTP_X_API_KEY": "", "HTTP_AUTHORIZATION": ""}, {"HTTP_X_API_KEY": "  "}])
+def test_no_credential_is_told_that_one_is_needed(db: None, headers: dict[str, str]) -> None:
+    response = with_headers(**headers).get("/api/tasks")
+    assert (response.status_code, response.json()["message"]) == (401, NOT_EXACTLY_ONE)
+
+
+def test_an_empty_header_counts_as_absent(cast: Cast) -> None:
+    client = with_headers(HTTP_X_API_KEY=make_key(cast.alice), HTTP_AUTHORIZATION="")
+    assert client.get("/api/tasks").status_code == 200
+
+
+WRONG = [
+    {"HTTP_X_API_KEY": "x"},
+    {"HTTP_X_API_KEY": "x" * 100_000},
+    {"HTTP_X_API_KEY": "key\nwith a newline"},
+    {"HTTP_X_API_KEY": "\x00"},
+    {"HTTP_X_API_KEY": "\udcff é 🎧"},
+    {"HTTP_AUTHORIZATION": "Bearer"},
+    {"HTTP_AUTHORIZATION": "Bearer x.y.z"},
+    {"HTTP_AUTHORIZATION": "Basic eDp5"},
+    {"HTTP_AUTHORIZATION": "recoup_sk_" + "x" * 43},
+    {"HTTP_AUTHORIZATION": "Bearer recoup_sk_" + "x" * 43},
+]
+
+
+@pytest.mark.parametrize("headers", WRONG, ids=str)
+def test_anything_wrong_with_a_credential_is_one_and_the_same_401(db: None, headers: dict[str, str]) -> None:
+    response = with_headers(**headers).get("/api/tasks")
+    assert (response.status_code, response.json()["message"]) == (401, NOT_VALID)
+
+
+def test_a_key_of_another_service_works_once_its_digest_is_imported(cast: Cast, settings: Settings) -> None:
+    digest = api_keys.digest("legacy key, any string", secret=settings.API_KEY_SECRET)
+    ApiKey.objects.create(account=cast.alice, name="Imported", digest=digest)
+    assert with_key("legacy key, any string").get("/api/tasks").status_code == 200
+
+
+def test_a_key_that_expires_later_works(cast: Cast) -> None:
+    key = make_key(cast.alice, expires_at=timezone.now() + timedelta(minutes=1))
+    assert with_key(key).get("/api/tasks").status_code == 200
+
+
+def test_the_use_of_a_key_is_noted_once_a_minute(cast: Cast) -> None:
+    client = with_key(make_key(cast.alice))
+    client.get("/api/tasks")
+    noted = ApiKey.objects.get().last_used_at
+    assert noted is not None
+    client.get("/api/tasks")
+    assert ApiKey.objects.get().last_used_at == noted
+    ApiKey.objects.update(last_used_at=noted - timedelta(seconds=61))
+    client.get("/api/tasks")
+    assert ApiKey.objects.get().last_used_at > noted - timedelta(seconds=61)  # type: ignore[operator]
+
+
+def test_a_use_that_cannot_be_noted_is_no_reason_to_fail(cast: Cast) -> None:
+    client = with_key(make_key(cast.alice))
+
+    def no_writes(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            raise DatabaseError("read-only")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(no_writes):
+        assert client.get("/api/tasks").status_code == 200
+
+
+def test_a_database_that_is_down_is_a_500_and_no_401(cast: Cast) -> None:
+    client = with_key(make_key(cast.alice))
+
+    def down(*args: Any) -> None:
+        raise DatabaseError("password=hunter2")
+
+    with connection.execute_wrapper(down):
+        response = client.get("/api/tasks/runs")
+    assert response.status_code == 500
+    assert "hunter2" not in response.content.decode()
+
+
+def test_the_use_of_a_key_is_written_after_the_answer(cast: Cast) -> None:
+    client, order = with_key(make_key(cast.alice)), []
+
+    def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        order.append(sql.split()[0])
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(watch):
+        client.get("/api/tasks")
+    assert order.index("UPDATE") > max(index for index, word in enumerate(order) if word == "SELECT")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_noting_the_use_of_a_key_leaves_no_connection_with_the_thread(cast: Cast) -> None:
+    """With an idle thread it would be missing from the pool."""
+    client = with_key(make_key(cast.alice))
+    client.get("/api/tasks")
+    assert ApiKey.objects.get().last_used_at is not None
+    ApiKey.objects.update(last_used_at=None)
+    client.get("/api/tasks")
+    assert connection.connection is None
+
+
+def test_demo_keys_work_beside_a_local_trigger_only(cast: Cast, settings: Settings) -> None:
+    key = api_keys.demo("alice")
+    ApiKey.objects.create(account=cast.alice, name="Demo", digest=api_keys.digest(key, secret=settings.API_KEY_SECRET))
+    assert with_key(key).get("/api/tasks").status_code == 200
+    settings.TRIGGER_IS_LOCAL = False
+    assert with_key(key).get("/api/tasks").status_code == 401
+
+
+def test_options_never_authenticates_and_answers_a_preflight(db: None) -> None:
+    origin: dict[str, Any] = {"HTTP_ORIGIN": "https://app.example", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
+    preflight = ContractClient().options("/api/tasks", **origin, HTTP_ACCESS_CONTROL_REQUEST_HEADERS="x-api-key")
+    assert (preflight.status_code, preflight["Access-Control-Allow-Origin"]) == (200, "*")
+    assert "x-api-key" in preflight["Access-Control-Allow-Headers"]
+    assert "Access-Control-Allow-Credentials" not in preflight
+    assert ContractClient().options("/api/tasks/runs").status_code == 200
+
+
+def test_keys_look_as_promised_and_differ() -> None:
+    made = {api_keys.make() for _ in range(50)}
+    assert len(made) == 50
+    assert all(len(key) == 53 and api_keys.is_one_of_ours(key) and not api_keys.is_demo(key) for key in made)
+    assert len(api_keys.demo("alice")) == 53
+
+
+def test_a_digest_needs_the_secret() -> None:
+    assert api_keys.digest("key", secret="a") != api_keys.digest("key", secret="b")
+    assert len(api_keys.digest("key", secret="a")) == 64

@@ -1,0 +1,31 @@
+"""What is written by hand for speed says what the schema's serializers say."""
+
+import json
+
+from django.utils import timezone
+
+from tasks.api.rendering import answer, runs_body, tasks_body
+from tasks.api.serializers import TaskRunListResponseSerializer, TaskSerializer, TasksResponseSerializer
+from tasks.models import Task
+from tasks.runs.enrichment import enrich
+from tasks.runs.known import UNAVAILABLE
+from tests.cast import Cast, make_task
+
+
+def test_a_task_has_the_fields_of_the_schema_in_their_order_and_values(cast: Cast) -> None:
+    make_task(cast.alice, cast.artist, title='ü \u2028 "quoted"', model="gpt", enabled=None)
+    (enriched,) = enrich(Task.objects.to_show(), now=timezone.now(), deadline=0.0)
+    body = json.loads(answer(tasks_body([enriched])).content)
+    (task,) = body["tasks"]
+    serializer = TaskSerializer()
+    always = set(TasksResponseSerializer().fields) - {"error", "next_cursor"}
+    assert (list(task), set(body)) == (list(serializer.fields), always)
+    serializer.fields.pop("recent_runs")  # kept as bytes
+    described = json.loads(json.dumps(serializer.to_representation(enriched), default=str))
+    assert {name: task[name] for name in described} == described
+
+
+def test_an_answer_of_runs_has_the_fields_of_the_schema() -> None:
+    body = json.loads(answer(runs_body(UNAVAILABLE)).content)
+    assert list(body) == list(TaskRunListResponseSerializer().fields)
+    assert body == {"status": "success", "runs": [], "runs_status": "unavailable", "runs_as_of": None}
