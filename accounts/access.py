@@ -1,7 +1,7 @@
-"""Who may act for whom: the one place that decides it, without knowing HTTP.
+"""Which account may act for which other account. This module decides it, and knows nothing of HTTP.
 
 Account A may act for account B when A is B, when they share an organization, or when A is in an organization that
-grants admin. It ends there: acting for B never lends what B may do.
+grants admin. Acting for B never gives A the rights of B.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from accounts.models import Account, ArtistLink, Membership
 
 @dataclass(frozen=True)
 class Reach:
-    """The accounts that a caller may act for, out of those that were asked about."""
+    """Those of the given accounts that a caller may act for."""
 
     everyone: bool
     accounts: frozenset[UUID]
 
     def includes_any(self, account_ids: Iterable[UUID]) -> bool:
-        """Whether one of these is in reach. None at all, and accounts that do not exist, are only an admin's."""
+        """Whether one of these accounts is in reach. Only an admin reaches an empty set or an unknown account."""
         return self.everyone or not self.accounts.isdisjoint(account_ids)
 
 
@@ -30,7 +30,7 @@ def is_admin(caller: Account) -> bool:
 
 
 def reach(caller: Account, account_ids: Iterable[UUID]) -> Reach:
-    """Which of these accounts the caller may act for; at most two queries, whatever their number."""
+    """Which of these accounts the caller may act for. At most two queries for any number of accounts."""
     others = set(account_ids) - {caller.pk}
     if is_admin(caller):
         return Reach(everyone=True, accounts=frozenset())
@@ -39,19 +39,20 @@ def reach(caller: Account, account_ids: Iterable[UUID]) -> Reach:
     return Reach(everyone=False, accounts=frozenset([caller.pk, *shared]))
 
 
-def works_with_artist(account: Account, artist_id: UUID, *, caller: Account) -> bool:
-    """Whether an artist is in the account's reach: linked to it or an organization of it, itself, or sharing one.
+def works_with_artist(account_id: UUID, artist_id: UUID, *, caller: Account) -> bool:
+    """Whether the account may put the artist on a task.
 
-    That an admin may act for every artist counts only for the admin itself: acting for one lends nothing.
+    The artist is linked to the account or to one of its organizations, is the account itself, or shares an organization
+    with it. An admin's own tasks may have any artist; acting for another account does not lend it that right.
     """
-    organizations = Membership.objects.filter(account=account).values("organization")
-    linked = Q(account=account) | Q(organization__in=organizations)
+    organizations = Membership.objects.filter(account=account_id).values("organization")
+    linked = Q(account=account_id) | Q(organization__in=organizations)
     if ArtistLink.objects.filter(linked, artist_account=artist_id).exists():
         return True
     artist = Account.objects.filter(pk=artist_id)
-    if account == caller and is_admin(caller):
+    if account_id == caller.pk and is_admin(caller):
         return artist.exists()
-    return artist.filter(Q(pk=account.pk) | Q(memberships__organization__in=organizations)).exists()
+    return artist.filter(Q(pk=account_id) | Q(memberships__organization__in=organizations)).exists()
 
 
 def may_act_for(caller: Account, account_id: UUID) -> bool:

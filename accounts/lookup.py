@@ -1,7 +1,7 @@
 """How an operator names an account: by its id, or by one of its e-mail addresses in any case."""
 
 from accounts.models import Account
-from core.text import as_uuid
+from core.text import parse_uuid
 
 
 class UnknownAccount(Exception):
@@ -9,7 +9,7 @@ class UnknownAccount(Exception):
 
 
 def account_named(text: str) -> Account:
-    account_id = as_uuid(text)
+    account_id = parse_uuid(text)
     accounts = (
         Account.objects.filter(pk=account_id) if account_id else Account.objects.filter(emails__email__iexact=text)
     )

@@ -1,130 +1,72 @@
-"""What drf-spectacular is told about the whole project: error bodies by shape, and a schema free of its own marks."""
+"""What drf-spectacular needs to know about our views: query serializers, error bodies, and its own traces removed.
 
+A view declares its errors in `error_texts`: (method, status) -> (meaning, an example of the message). The texts below
+hold for every view. `undocumented_errors` are statuses that a view never returns.
+"""
+
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema_field
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
-from accounts.api.authentication import NOT_EXACTLY_ONE
-from accounts.api.permissions import MayActForAccount
-from core.errors import INTERNAL, RETRY_AFTER, SHAPES, SHARE_SPENT, TRIGGER_DOWN, shape_of
-from tasks.idempotency import AnotherBody
-from tasks.runs.owners import RUN_NOT_FOUND
-from tasks.runs.run_now import NOT_CONFIRMED
+from core.errors import INTERNAL, error_serializer_of
 
-COMMON_ERRORS = (400, 401, 403, 429, 500)
-# status: (what it means, a message that the API gives)
-EXPLAINED = {
-    400: (
-        "A parameter is unknown, given twice, empty or of the wrong type; the message names it.",
+ErrorTexts = Mapping[tuple[str, int], tuple[str, str]]
+METHODS = ("GET", "POST", "PATCH", "DELETE")
+
+
+def for_methods(status: int, meaning: str, message: str, *, methods: tuple[str, ...] = METHODS) -> ErrorTexts:
+    return {(method, status): (meaning, message) for method in methods}
+
+
+COMMON_ERROR_TEXTS: ErrorTexts = {
+    **for_methods(
+        400,
+        "A parameter is unknown, repeated, empty or of the wrong type. The message names it.",
         "limit must be a whole number from 1 to 100, not '0'.",
     ),
-    401: ("Not exactly one credential, or one that is unknown, expired or revoked.", NOT_EXACTLY_ONE),
-    403: (
-        "`account_id` names an account that the caller may not act for, or that does not exist.",
-        MayActForAccount.message,
-    ),
-    404: ("No such run, or none that the caller may see: the two cannot be told apart.", RUN_NOT_FOUND),
-    429: (
-        "Too many requests within a minute, with one credential or from one address; or too many questions to "
-        "Trigger.dev for one account. `Retry-After` says when to try again.",
-        SHARE_SPENT.format(7),
-    ),
-    500: (
-        "Our fault; or Trigger.dev is away and nothing earlier is known: `Retry-After` says when to try again.",
-        TRIGGER_DOWN.format(RETRY_AFTER),
-    ),
-}
-
-
-@extend_schema_field({"type": "array", "items": {"oneOf": [{"type": "string"}, {"type": "integer"}]}})
-class FieldPath(serializers.ListField):
-    """Keys and indexes from the body down to the field."""
-
-
-class ErrorSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(choices=["error"], required=False)
-    error = extend_schema_field({"type": "integer", "format": "int32"})(serializers.IntegerField)(
-        help_text="The HTTP status."
-    )
-    message = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
-    missing_fields = FieldPath(required=False, help_text="The path to the first wrong field of a body.")
-
-
-class FailureSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(choices=["error"])
-    error = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
-
-
-class ValidationFailureSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(choices=["error"])
-    missing_fields = FieldPath(help_text="The path to the first wrong field; empty when the body as a whole is wrong.")
-    error = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
-
-
-class TaskRunsErrorResponseSerializer(serializers.Serializer[Any]):
-    status = serializers.ChoiceField(choices=["error"])
-    error = serializers.CharField(help_text="What was wrong, with which value, and what to do.")
-
-
-SHAPE_SERIALIZERS: dict[str, type[serializers.Serializer[Any]]] = {
-    "Error": ErrorSerializer,
-    "TaskRunsErrorResponse": TaskRunsErrorResponseSerializer,
-    "Failure": FailureSerializer,
-    "ValidationFailure": ValidationFailureSerializer,
-}
-
-
-_WRONG_BODY = (
-    "The body is no JSON object, or a field is unknown, missing, of the wrong type or not taken by Trigger.dev.",
-    "schedule is not a schedule that Trigger.dev takes. The hour must be from 0 to 23, not 24.",
-)
-_NO_TASK = ("No such task, or none that the caller may act for: the two cannot be told apart.", "Task not found")
-_PREVIEW = "/api/tasks/preview"
-_INTERNAL = ("Our fault. It has been logged.", INTERNAL)
-EXPLAINED_FOR_PATH = {
-    (_PREVIEW, "GET", 400): ("A parameter is unknown, or of a value that no task could have.", _WRONG_BODY[1]),
-    (_PREVIEW, "GET", 500): _INTERNAL,
-    ("/api/tasks/runs", "POST", 400): (_WRONG_BODY[0], "id is required."),
-    ("/api/tasks/runs", "POST", 500): ("Trigger.dev did not confirm the run, or our fault.", NOT_CONFIRMED),
-}
-EXPLAINED_FOR_WRITES = {
-    **{(method, 400): _WRONG_BODY for method in ("POST", "PATCH", "DELETE")},
-    **{(method, 404): _NO_TASK for method in ("POST", "PATCH", "DELETE")},
-    ("POST", 409): ("The Idempotency-Key was sent with another body, or its task is gone.", str(AnotherBody.__doc__)),
+    **for_methods(500, "An error on our side. It has been logged.", INTERNAL),
 }
 
 
 class ContractSchema(AutoSchema):
-    """Documents the error bodies of each operation from the same attributes that make them."""
+    """Documents parameters and errors of an operation from the declarations that implement them."""
+
+    def get_override_parameters(self) -> list[Any]:
+        query_serializers: dict[str, type[serializers.Serializer[Any]]] = getattr(self.view, "query_serializers", {})
+        declared = query_serializers.get(getattr(self.view, "action", ""))
+        return [declared] if declared else []
 
     def get_filter_backends(self) -> list[Any]:
-        return list(getattr(self.view, "filter_backends", []))
+        """None: the query serializer declares what a filterset reads."""
+        return []
 
     def _get_response_bodies(self, direction: Any = "response") -> Any:
-        named = [status for method, status in getattr(self.view, "error_shapes", {}) if method == self.method]
+        """There is no public hook for responses that every operation has."""
+        texts = {**COMMON_ERROR_TEXTS, **getattr(self.view, "error_texts", {})}
+        left_out = getattr(self.view, "undocumented_errors", ())
         errors = {
-            str(status): self._get_response_for_code(self.error_response(status), str(status), None, direction)
-            for status in sorted({*COMMON_ERRORS, *named} - set(getattr(self.view, "never", ())))
+            str(status): self._get_response_for_code(self.error_response(status, *text), str(status), None, direction)
+            for (method, status), text in sorted(texts.items())
+            if method == self.method and status not in left_out
         }
         return {**super()._get_response_bodies(direction), **errors}
 
     def _get_request_body(self, direction: Any = "request") -> Any:
-        """drf-spectacular leaves the body of a DELETE out; ours has one."""
+        """drf-spectacular leaves out the body of a DELETE; ours has one."""
         if self.method != "DELETE":
             return super()._get_request_body(direction)
         schema = self.resolve_serializer(cast(Any, self.get_request_serializer()), direction).ref
         return {"content": {"application/json": {"schema": schema}}, "required": True}
 
-    def error_response(self, status: int) -> OpenApiResponse:
-        shape = shape_of(self.view, self.method, status)
-        of_path = EXPLAINED_FOR_PATH.get((self.path.rstrip("/"), self.method, status))
-        meaning, message = of_path or EXPLAINED_FOR_WRITES.get((self.method, status)) or EXPLAINED[status]
-        body = SHAPES[shape](status, message, None if self.method == "GET" or status != 400 else ["schedule"])
+    def error_response(self, status: int, meaning: str, message: str) -> OpenApiResponse:
+        serializer = error_serializer_of(self.view, self.method, status)
+        body = serializer.body(status, message, None if self.method == "GET" or status != 400 else ["schedule"])
         example = OpenApiExample(HTTPStatus(status).phrase, body, status_codes=[str(status)])
-        return OpenApiResponse(SHAPE_SERIALIZERS[shape], description=meaning, examples=[example])
+        return OpenApiResponse(serializer, description=meaning, examples=[example])
 
 
 def drop_optional_slash(endpoints: list[tuple[str, str, str, Any]], **kwargs: Any) -> list[tuple[str, str, str, Any]]:
@@ -132,7 +74,7 @@ def drop_optional_slash(endpoints: list[tuple[str, str, str, Any]], **kwargs: An
 
 
 def drop_enum_ids(result: Any, **kwargs: Any) -> Any:
-    """drf-spectacular's marks for its enum hook, which would make components of what the contract keeps in place."""
+    """Removes marks of drf-spectacular's enum hook, which moves enums to components; the contract has them inline."""
     if isinstance(result, dict):
         return {key: drop_enum_ids(value) for key, value in result.items() if key != "x-spec-enum-id"}
     return [drop_enum_ids(item) for item in result] if isinstance(result, list) else result

@@ -1,10 +1,34 @@
-"""An id in text is 8-4-4-4-12 hex digits and nothing else; Python's UUID() takes braces, `urn:` and more."""
+"""Ids, timestamps and the values of callers, as text."""
 
 import re
+from datetime import UTC, datetime
 from uuid import UUID
 
-UUID_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+MAX_QUOTED = 60
 
 
-def as_uuid(value: object) -> UUID | None:
-    return UUID(value) if isinstance(value, str) and UUID_FORM.fullmatch(value) else None
+def parse_uuid(value: object) -> UUID | None:
+    """None unless it is 8-4-4-4-12 hex digits. Python's UUID() also accepts braces, `urn:` and more."""
+    return UUID(value) if isinstance(value, str) and UUID_PATTERN.fullmatch(value) else None
+
+
+def format_timestamp(at: datetime) -> str:
+    """UTC, milliseconds and `Z`, as Trigger.dev and our API write timestamps."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """An aware datetime in UTC. Raises ValueError for anything else, also for a timestamp without a time zone."""
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text} has no time zone")
+    try:
+        return found.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text} is out of range") from error
+
+
+def quoted(value: str) -> str:
+    """A caller's value for an error message: quoted, and cut after 60 characters."""
+    return repr(value if len(value) <= MAX_QUOTED else value[:MAX_QUOTED] + "…")

@@ -191,14 +191,14 @@ CORS_ALLOW_HEADERS = ["accept", "authorization", "content-type", "idempotency-ke
 CORS_EXPOSE_HEADERS = ["etag", "retry-after", "idempotent-replayed"]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.api.authentication.CredentialAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["accounts.api.permissions.MayActForAccount"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.api.permissions.IsAccount"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "core.json_io.JSONOnly",
     "DEFAULT_RENDERER_CLASSES": ["core.json_io.TolerantJSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["core.json_io.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "core.schema.ContractSchema",
     "DEFAULT_THROTTLE_CLASSES": ["accounts.api.throttling.CredentialThrottle"],
     "NUM_PROXIES": TRUSTED_PROXIES,
-    "EXCEPTION_HANDLER": "core.errors.handle",
+    "EXCEPTION_HANDLER": "core.errors.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "URL_FORMAT_OVERRIDE": None,
 }

@@ -17,7 +17,7 @@ from django.utils.html import format_html_join
 from django.utils.safestring import mark_safe
 
 from tasks import cron, writes
-from tasks.api.bodies import LONGEST_PROMPT, LONGEST_TITLE
+from tasks.api.serializers import MAX_PROMPT, MAX_TITLE
 from tasks.cron import zones
 from tasks.gateway import upstream
 from tasks.gateway.environment import NotOurEnvironment
@@ -76,7 +76,7 @@ class TaskForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, longest in (("title", LONGEST_TITLE), ("prompt", LONGEST_PROMPT)):
+        for name, longest in (("title", MAX_TITLE), ("prompt", MAX_PROMPT)):
             if name in self.fields:
                 self.fields[name].validators.append(MaxLengthValidator(longest))
 

@@ -24,15 +24,15 @@ TRIES = 5
 LOOK_EVERY = 0.05
 
 
-class AnotherBody(Exception):
+class DifferentBody(Exception):
     """This Idempotency-Key was sent before, with another body. Use a new key for each new request."""
 
 
-class TaskIsGone(Exception):
+class TaskDeleted(Exception):
     """The task that this Idempotency-Key made has been deleted. Use a new key to make another one."""
 
 
-class InTheMaking(Exception):
+class InProgress(Exception):
     """The first request with this Idempotency-Key is still being worked on. Send this one again in 2 seconds."""
 
 
@@ -56,31 +56,31 @@ class Key:
             raise Taken from None
 
     def task(self, *, at: datetime) -> Task | None:
-        """The task that was made with it. Raises AnotherBody or TaskIsGone."""
+        """The task that was made with it. Raises DifferentBody or TaskDeleted."""
         made = TaskCreation.objects.filter(caller_id=self.caller_id, key=self.text, created_at__gt=at - KEPT_FOR)
         creation = made.select_related("task").first()
         if creation is None:
             return None
         if creation.body_digest != self.body_digest:
-            raise AnotherBody
+            raise DifferentBody
         if creation.task.deleted_at is not None:
-            raise TaskIsGone
+            raise TaskDeleted
         return creation.task
 
 
 def create_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: float) -> tuple[Task, bool]:
     """The task, and whether it is an earlier request's.
 
-    Raises AnotherBody, TaskIsGone, and InTheMaking when the earlier request does not end in time.
+    Raises DifferentBody, TaskDeleted, and InProgress when the earlier request does not end in time.
     """
     until = time.monotonic() + within
     for left in reversed(range(TRIES)):
         former = key.task(at=at)
-        while former is not None and is_in_the_making(former, at=at) and time.monotonic() < until:
+        while former is not None and is_in_progress(former, at=at) and time.monotonic() < until:
             time.sleep(LOOK_EVERY)
             former = key.task(at=at)
-        if former is not None and is_in_the_making(former, at=at):
-            raise InTheMaking
+        if former is not None and is_in_progress(former, at=at):
+            raise InProgress
         if former is not None:
             return former, True
         try:
@@ -91,7 +91,7 @@ def create_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: fl
     raise AssertionError("unreachable")
 
 
-def is_in_the_making(task: Task, *, at: datetime) -> bool:
+def is_in_progress(task: Task, *, at: datetime) -> bool:
     """The request that makes it has not ended: Trigger.dev may still refuse its schedule, and it was never there.
 
     One that was killed leaves the task as it is, and after its lease nobody waits for it.
@@ -100,7 +100,7 @@ def is_in_the_making(task: Task, *, at: datetime) -> bool:
     return is_first and at < task.created_at + LEASE
 
 
-def digest_of(body: Mapping[str, Any]) -> str:
+def digest_of_body(body: Mapping[str, Any]) -> str:
     """The same for two bodies that ask for the same task, however they are written."""
     return digests.digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
 

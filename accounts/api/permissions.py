@@ -1,9 +1,8 @@
-"""Permission classes: they ask `accounts.access`, and decide nothing themselves."""
+"""Permission classes: who may call at all, and for which account. `accounts.access` has the rule itself."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -15,20 +14,29 @@ from accounts.models import Account
 if TYPE_CHECKING:  # rest_framework.views imports this module, by its name in the settings
     from rest_framework.views import APIView
 
+    from core.viewsets import ValidatedViewSet
 
-class MayActForAccount(BasePermission):
-    """A known caller, and for `check_object_permissions(request, account_id)` one who may act for that account.
+OUT_OF_REACH = (
+    "You may not act for this account_id. Leave it out to act for your own account, "
+    "or give the account_id of an account you share an organization with."
+)
 
-    The body of the 403 is the same for a foreign and for an unknown account: nobody learns which accounts exist.
-    """
 
-    message = (
-        "You may not act for this account_id. Leave it out to act for your own account, "
-        "or give that of an account you share an organization with."
-    )
+class IsAccount(BasePermission):
+    """The caller is an account. A browser sends no credential with an OPTIONS request."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         return request.method == "OPTIONS" or isinstance(request.user, Account)
 
-    def has_object_permission(self, request: Request, view: APIView, account_id: UUID) -> bool:
-        return may_act_for(caller_of(request), account_id)
+
+class AccountInReach(BasePermission):
+    """403 where the request names an `account_id` that the caller may not act for.
+
+    The body is the same for another tenant's account and for an unknown one, so it does not tell which accounts exist.
+    """
+
+    message = OUT_OF_REACH
+
+    def has_permission(self, request: Request, view: ValidatedViewSet) -> bool:  # type: ignore[override]
+        account_id = view.requested_account_id if request.method != "OPTIONS" else None
+        return account_id is None or may_act_for(caller_of(request), account_id)

@@ -1,8 +1,21 @@
-"""How callers prove who they are, in the schema."""
+"""How callers authenticate, and which errors that causes, in the OpenAPI schema."""
 
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+
+from accounts.api.authentication import NOT_EXACTLY_ONE
+from accounts.api.permissions import OUT_OF_REACH
+from core.schema import ErrorTexts, for_methods
+
+ACCOUNT_ERROR_TEXTS: ErrorTexts = {
+    **for_methods(401, "Not exactly one credential, or one that is unknown, expired or revoked.", NOT_EXACTLY_ONE),
+    **for_methods(
+        403,
+        "`account_id` names an account that the caller may not act for, or that does not exist.",
+        OUT_OF_REACH,
+    ),
+}
 
 
 class CredentialScheme(OpenApiAuthenticationExtension):

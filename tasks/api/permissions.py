@@ -1,27 +1,61 @@
-"""Which task a caller may write: the row's own account decides.
-
-What is out of reach looks like what is not there; naming an account that is out of reach does not.
-"""
+"""Permission classes for tasks. The account that owns the row decides, and it must work with the task's artist."""
 
 from uuid import UUID
 
 from rest_framework.exceptions import NotFound
+from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
-from accounts.access import may_act_for
+from accounts.access import may_act_for, works_with_artist
 from accounts.api.authentication import caller_of
+from accounts.api.permissions import OUT_OF_REACH
+from accounts.models import Account
+from core.viewsets import ValidatedViewSet
 from tasks.models import Task
 
 TASK_NOT_FOUND = "Task not found"
 
 
-def task_to_write(view: APIView, request: Request, task_id: UUID, account_id: UUID | None) -> Task:
-    """With its account. Raises the 403 of an `account_id` out of reach, and a 404 for everything else."""
-    if account_id is not None:
-        view.check_object_permissions(request, account_id)
-    task = Task.objects.living().select_related("account").filter(pk=task_id).first()
-    is_owned = task is not None and account_id in (None, task.account_id)
-    if task is None or not is_owned or not may_act_for(caller_of(request), task.account_id):
-        raise NotFound(TASK_NOT_FOUND)
-    return task
+class TaskInReach(BasePermission):
+    """404 for a task that the caller may not act for, or that is not the task of the named `account_id`."""
+
+    def has_object_permission(self, request: Request, view: ValidatedViewSet, obj: Task) -> bool:  # type: ignore[override]
+        if view.requested_account_id not in (None, obj.account_id):
+            raise NotFound(TASK_NOT_FOUND)
+        if not may_act_for(caller_of(request), obj.account_id):
+            raise NotFound(TASK_NOT_FOUND)
+        return True
+
+
+class OwnerExists(BasePermission):
+    """403 for a new task of an unknown account: an admin may act for every account, even one that does not exist."""
+
+    message = OUT_OF_REACH
+
+    def has_permission(self, request: Request, view: ValidatedViewSet) -> bool:  # type: ignore[override]
+        owner_id = view.requested_account_id if view.action == "create" else None
+        if owner_id is None or owner_id == caller_of(request).pk:
+            return True
+        return Account.objects.filter(pk=owner_id).exists()
+
+
+class ArtistInReach(BasePermission):
+    """403 where the account of the task does not work with the artist that the body names."""
+
+    message = (
+        "The account does not work with this artist_account_id. "
+        "Give an artist that is linked to the account or to its organization."
+    )
+
+    def has_permission(self, request: Request, view: ValidatedViewSet) -> bool:  # type: ignore[override]
+        if view.action != "create":
+            return True
+        caller = caller_of(request)
+        owner_id: UUID = view.requested_account_id or caller.pk
+        return works_with_artist(owner_id, view.body["artist_account_id"], caller=caller)
+
+    def has_object_permission(self, request: Request, view: ValidatedViewSet, obj: Task) -> bool:  # type: ignore[override]
+        artist_id = view.body.get("artist_account_id", obj.artist_account_id)
+        if artist_id == obj.artist_account_id:
+            return True
+        return works_with_artist(obj.account_id, artist_id, caller=caller_of(request))

@@ -1,6 +1,7 @@
-"""The answers that many ask for, as bytes: runs are spliced in as they are kept, without being decoded.
+"""Response bodies as bytes: runs are inserted as they are stored, without being decoded.
 
-`tasks.serializers` describes them for the schema; a test holds the two to each other.
+A list has many runs, and serializers would cost more than everything else. `tasks.api.serializers` describes the bodies
+for the schema; tests/tasks/api/test_rendering.py compares the two.
 """
 
 from collections.abc import Iterable
@@ -9,42 +10,42 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from django.http import HttpResponse, HttpResponseNotModified
-from django.utils.http import parse_etags
+from django.http import HttpResponse
+from django.utils.cache import get_conditional_response
+from rest_framework.request import Request
 
 from core.digests import etag_of
-from core.timestamps import as_text
+from core.text import format_timestamp
 from tasks.runs.enrichment import EnrichedTask
 from tasks.runs.known import Known, last_known
 
 
-def answer(body: dict[str, Any]) -> HttpResponse:
+def json_response(body: dict[str, Any]) -> HttpResponse:
     return HttpResponse(orjson.dumps(body), content_type="application/json")
 
 
-def tagged_answer(body: dict[str, Any], *, etags: str | None, tagged_as: dict[str, Any] | None = None) -> HttpResponse:
-    """With an entity tag; a 304 where the client has it. `etags`: its If-None-Match, if it sent one.
+def conditional_response(
+    request: Request, body: dict[str, Any], *, etag_fields: dict[str, Any] | None = None
+) -> HttpResponse:
+    """With an ETag; an empty 304 where the client has the same one.
 
-    When Trigger.dev was asked is no part of the tag: it changes when nothing else does. `tagged_as`: what of the body
-    is something else in the tag.
+    `runs_as_of` is not part of the ETag: it changes when nothing else does. `etag_fields` replace fields of the body in
+    the ETag.
     """
     dated = body.get("tasks", [body])
-    moments = [item["runs_as_of"] for item in dated]
+    timestamps = [item["runs_as_of"] for item in dated]
     for item in dated:
         item["runs_as_of"] = None
-    etag = etag_of(orjson.dumps({**body, **(tagged_as or {})}))
-    if etags is not None and is_one_of(etag, etags):
-        return HttpResponseNotModified(headers={"ETag": etag})
-    for item, moment in zip(dated, moments, strict=True):
-        item["runs_as_of"] = moment
-    response = answer(body)
+    etag = etag_of(orjson.dumps({**body, **(etag_fields or {})}))
+    unmodified = get_conditional_response(request, etag=etag)
+    if unmodified is not None:
+        unmodified["ETag"] = etag
+        return unmodified
+    for item, timestamp in zip(dated, timestamps, strict=True):
+        item["runs_as_of"] = timestamp
+    response = json_response(body)
     response["ETag"] = etag
     return response
-
-
-def is_one_of(etag: str, etags: str) -> bool:
-    """Compared weakly: with or without the mark of a weak one, it says the same."""
-    return any(one == "*" or one.removeprefix("W/") == etag.removeprefix("W/") for one in parse_etags(etags))
 
 
 def tasks_body(tasks: Iterable[EnrichedTask], **more: Any) -> dict[str, Any]:
@@ -54,18 +55,18 @@ def tasks_body(tasks: Iterable[EnrichedTask], **more: Any) -> dict[str, Any]:
 def runs_body(known: Known) -> dict[str, Any]:
     return {
         "status": "success",
-        "runs": spliced(known.snapshot.encoded if known.snapshot else b""),
+        "runs": json_array(known.snapshot.encoded if known.snapshot else b""),
         "runs_status": known.status,
-        "runs_as_of": known.as_of and as_text(known.as_of),
+        "runs_as_of": known.as_of and format_timestamp(known.as_of),
     }
 
 
-def dated_addresses(known: Known) -> dict[str, Any]:
-    """Signed addresses are new with each answer of Trigger.dev, and expire: in a tag they count as new each minute."""
+def without_presigned_urls(known: Known) -> dict[str, Any]:
+    """Every answer of Trigger.dev has new presigned URLs, and they expire: in an ETag they count as new each minute."""
     if known.snapshot is None or not known.snapshot.is_short_lived:
         return {}
     stable = last_known(known.snapshot)
-    return {"runs": spliced(stable.encoded), "minute": stable.as_of.replace(second=0, microsecond=0)}
+    return {"runs": json_array(stable.encoded), "minute": stable.as_of.replace(second=0, microsecond=0)}
 
 
 def task_body(enriched: EnrichedTask) -> dict[str, Any]:
@@ -82,22 +83,22 @@ def task_body(enriched: EnrichedTask) -> dict[str, Any]:
         "enabled": task.enabled,
         "model": task.model,
         "owner_email": getattr(task, "owner_email", None),
-        "created_at": as_text(task.created_at),
-        "updated_at": as_text(task.updated_at),
+        "created_at": format_timestamp(task.created_at),
+        "updated_at": format_timestamp(task.updated_at),
         "trigger_schedule_id": task.trigger_schedule_id,
         "sync_status": task.sync_status,
-        "recent_runs": spliced(enriched.recent_runs),
+        "recent_runs": json_array(enriched.recent_runs),
         "runs_status": enriched.runs_status,
-        "runs_as_of": enriched.runs_as_of and as_text(enriched.runs_as_of),
-        "upcoming": times(enriched.upcoming),
+        "runs_as_of": enriched.runs_as_of and format_timestamp(enriched.runs_as_of),
+        "upcoming": timestamp_array(enriched.upcoming),
     }
 
 
-def spliced(encoded: bytes) -> orjson.Fragment:
+def json_array(encoded: bytes) -> orjson.Fragment:
     return orjson.Fragment(b"[" + encoded + b"]")
 
 
 @lru_cache(maxsize=8192)
-def times(moments: tuple[datetime, ...]) -> orjson.Fragment:
-    """The same ten times are shown until the first of them has passed."""
-    return orjson.Fragment(orjson.dumps([as_text(moment) for moment in moments]))
+def timestamp_array(timestamps: tuple[datetime, ...]) -> orjson.Fragment:
+    """Cached: the same ten times are shown until the first of them has passed."""
+    return orjson.Fragment(orjson.dumps([format_timestamp(at) for at in timestamps]))

@@ -1,4 +1,7 @@
-"""What the schema says of tasks and runs. Runs are Trigger.dev's, so their schema is written out and not derived."""
+"""The OpenAPI schema of the endpoints: summaries, examples, error texts. Parameters and bodies follow from serializers.
+
+Runs are Trigger.dev's, so their schema is written out and not derived.
+"""
 
 from typing import Any
 
@@ -6,22 +9,26 @@ from drf_spectacular.extensions import OpenApiSerializerExtension
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 
+from accounts.api.schema import ACCOUNT_ERROR_TEXTS
+from core.errors import INTERNAL
+from core.schema import ErrorTexts, for_methods
 from tasks.api import examples
-from tasks.api.bodies import (
-    LONGEST_KEY,
+from tasks.api.errors import NO_SUCH_RUN, QUOTA_EXCEEDED, RETRY_AFTER, TRIGGER_UNAVAILABLE
+from tasks.api.permissions import TASK_NOT_FOUND
+from tasks.api.serializers import (
+    MAX_IDEMPOTENCY_KEY,
+    CreateContentRunOutputSerializer,
     CreateTaskRequestSerializer,
     DeleteTaskRequestSerializer,
-    StartRunRequestSerializer,
-    UpdateTaskRequestSerializer,
-)
-from tasks.api.filters import DEFAULT_COUNT, DEFAULT_LIMIT, HIGHEST_COUNT, HIGHEST_LIMIT, LONGEST_WAIT
-from tasks.api.serializers import (
-    CreateContentRunOutputSerializer,
     DeleteTaskResponseSerializer,
     PreviewResponseSerializer,
+    StartRunRequestSerializer,
     TaskRunListResponseSerializer,
     TasksResponseSerializer,
+    UpdateTaskRequestSerializer,
 )
+from tasks.idempotency import DifferentBody
+from tasks.runs.run_now import NOT_CONFIRMED
 
 STATUSES = [
     "PENDING_VERSION",
@@ -44,8 +51,8 @@ STRING = {"type": "string"}
 NUMBER = {"type": "number"}
 NULLABLE_STRING = {"type": ["string", "null"]}
 NULLABLE_OBJECT = {"type": ["object", "null"]}
-MOMENT = {"type": "string", "format": "date-time"}
-NULLABLE_MOMENT = {"type": ["string", "null"], "format": "date-time"}
+TIMESTAMP = {"type": "string", "format": "date-time"}
+NULLABLE_TIMESTAMP = {"type": ["string", "null"], "format": "date-time"}
 FAILURE_KEYS = {"message": STRING, "name": STRING, "stackTrace": STRING}
 FAILURE = {"type": ["object", "null"], "properties": FAILURE_KEYS}
 ATTEMPT = {
@@ -53,10 +60,10 @@ ATTEMPT = {
     "properties": {
         "id": STRING,
         "status": {"type": "string", "enum": ["PENDING", "EXECUTING", "PAUSED", "COMPLETED", "FAILED", "CANCELED"]},
-        "createdAt": MOMENT,
-        "updatedAt": MOMENT,
-        "startedAt": NULLABLE_MOMENT,
-        "completedAt": NULLABLE_MOMENT,
+        "createdAt": TIMESTAMP,
+        "updatedAt": TIMESTAMP,
+        "startedAt": NULLABLE_TIMESTAMP,
+        "completedAt": NULLABLE_TIMESTAMP,
         "error": FAILURE,
     },
 }
@@ -67,13 +74,13 @@ RUN_PROPERTIES: dict[str, Any] = {
     "idempotencyKey": NULLABLE_STRING,
     "version": STRING,
     "isTest": {"type": "boolean"},
-    "createdAt": MOMENT,
-    "updatedAt": MOMENT,
-    "startedAt": NULLABLE_MOMENT,
-    "finishedAt": NULLABLE_MOMENT,
-    "delayedUntil": NULLABLE_MOMENT,
+    "createdAt": TIMESTAMP,
+    "updatedAt": TIMESTAMP,
+    "startedAt": NULLABLE_TIMESTAMP,
+    "finishedAt": NULLABLE_TIMESTAMP,
+    "delayedUntil": NULLABLE_TIMESTAMP,
     "ttl": {"description": "How long a run may wait before it expires."},
-    "expiredAt": NULLABLE_MOMENT,
+    "expiredAt": NULLABLE_TIMESTAMP,
     "tags": {"type": "array", "items": STRING},
     "metadata": NULLABLE_OBJECT,
     "costInCents": NUMBER,
@@ -100,7 +107,7 @@ class TaskRunResponseSchema(OpenApiSerializerExtension):
     def map_serializer(self, auto_schema: Any, direction: str) -> dict[str, Any]:
         content = auto_schema.resolve_serializer(CreateContentRunOutputSerializer(), direction).ref
         output = {
-            "description": "What the run returned, any JSON value; only for a single run that is COMPLETED.",
+            "description": "What the run returned: any JSON value. Only for a single run that is COMPLETED.",
             "anyOf": [content, {}],
         }
         return {
@@ -111,104 +118,138 @@ class TaskRunResponseSchema(OpenApiSerializerExtension):
         }
 
 
+# --- Errors ----------------------------------------------------------------------------------------------------------
+
+INVALID_SCHEDULE = "schedule is not a valid cron expression. The hour must be from 0 to 23, not 24."
+INVALID_BODY = (
+    "The body is not a JSON object, or a field is unknown, missing, of the wrong type or refused by Trigger.dev."
+)
+WRITES = ("POST", "PATCH", "DELETE")
+SHARED_ERROR_TEXTS: ErrorTexts = {
+    **ACCOUNT_ERROR_TEXTS,
+    **for_methods(
+        429,
+        "Too many requests per minute with one credential or from one address, or too many Trigger.dev calls for one "
+        "account. `Retry-After` says when to try again.",
+        QUOTA_EXCEEDED.format(7),
+    ),
+    **for_methods(
+        500,
+        "An error on our side; or Trigger.dev is unavailable and no earlier answer is stored: `Retry-After` says when "
+        "to try again.",
+        TRIGGER_UNAVAILABLE.format(RETRY_AFTER),
+    ),
+}
+TASK_ERROR_TEXTS: ErrorTexts = {
+    **SHARED_ERROR_TEXTS,
+    **for_methods(400, INVALID_BODY, INVALID_SCHEDULE, methods=WRITES),
+    **for_methods(
+        404,
+        "No such task, or none that the caller may act for: the two cannot be told apart.",
+        TASK_NOT_FOUND,
+        methods=("PATCH", "DELETE"),
+    ),
+    ("POST", 409): (
+        "The Idempotency-Key was sent with a different body, or its task was deleted.",
+        str(DifferentBody.__doc__),
+    ),
+}
+RUN_ERROR_TEXTS: ErrorTexts = {
+    **SHARED_ERROR_TEXTS,
+    ("GET", 404): ("No such run, or none that the caller may see: the two cannot be told apart.", NO_SUCH_RUN),
+    ("POST", 404): TASK_ERROR_TEXTS["PATCH", 404],
+    ("POST", 400): (INVALID_BODY, "id is required."),
+    ("POST", 500): ("Trigger.dev did not confirm the run, or an error on our side.", NOT_CONFIRMED),
+}
+PREVIEW_ERROR_TEXTS: ErrorTexts = {
+    **SHARED_ERROR_TEXTS,
+    ("GET", 400): ("A parameter is unknown, or has a value that no task could have.", INVALID_SCHEDULE),
+    ("GET", 500): ("An error on our side. It has been logged.", INTERNAL),
+}
+
+# --- Operations ------------------------------------------------------------------------------------------------------
+
 IDEMPOTENCY_KEY = OpenApiParameter(
     "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+    {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
     OpenApiParameter.HEADER,
     description=(
-        "Any text of yours. The same request sent again with it does nothing twice, and its answer has the header "
-        "`Idempotent-Replayed: true`. It counts for its caller only; for a new task for a day, for a run with its task."
+        "Any text. The same request sent again with the same key has no second effect, and the answer has the header "
+        "`Idempotent-Replayed: true`. A key belongs to its caller. For a new task it is kept for a day, for a run as "
+        "long as the task."
     ),
 )
-
-
 IF_NONE_MATCH = OpenApiParameter(
     "If-None-Match",
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
-    description="The `ETag` of an earlier answer. While it would be the same again, the answer is an empty 304.",
+    description="The `ETag` of an earlier answer. If nothing has changed, the answer is an empty 304.",
 )
 NOT_MODIFIED = OpenApiResponse(
     description="Nothing but `runs_as_of` differs from the answer whose `ETag` was sent as `If-None-Match`."
 )
-
+WRITTEN = OpenApiResponse(
+    TasksResponseSerializer, description="The task as it is now.", examples=[OpenApiExample("The task", examples.TASKS)]
+)
 
 list_tasks = extend_schema(
     operation_id="list_tasks",
-    summary="The tasks of an account",
+    summary="List tasks",
     description=(
         "The caller's own tasks, or those of an account that the caller may act for, newest first: all of them, or "
-        "with `limit` page by page."
+        "page by page with `limit`."
     ),
-    parameters=[
-        OpenApiParameter(
-            "limit",
-            {"type": "integer", "minimum": 1, "maximum": HIGHEST_LIMIT},
-            description="How many tasks at most; all unless given.",
-        ),
-        OpenApiParameter(
-            "cursor",
-            OpenApiTypes.STR,
-            description="The `next_cursor` of the page before this one.",
-        ),
-        IF_NONE_MATCH,
-    ],
+    parameters=[IF_NONE_MATCH],
     responses={
         304: NOT_MODIFIED,
         200: OpenApiResponse(
             TasksResponseSerializer,
-            description="The tasks, newest first; none is an empty list.",
+            description="The tasks, newest first; an empty list where there are none.",
             examples=[OpenApiExample("Tasks", examples.TASKS)],
         ),
     },
 )
-_WRITTEN = OpenApiResponse(
-    TasksResponseSerializer, description="The task as it is now.", examples=[OpenApiExample("The task", examples.TASKS)]
-)
 create_task = extend_schema(
     operation_id="create_task",
-    summary="Make a task",
+    summary="Create a task",
     description=(
-        "Its schedule is made at Trigger.dev at once or, when that does not answer, soon: `sync_status` tells. "
-        "Only a cron or a zone that Trigger.dev refuses makes this fail."
+        "Its schedule is created at Trigger.dev at once, or soon if Trigger.dev is unavailable: see `sync_status`. "
+        "The request fails only if Trigger.dev refuses the cron expression or the time zone."
     ),
     request=CreateTaskRequestSerializer,
-    responses={200: _WRITTEN},
-    filters=False,
+    responses={200: WRITTEN},
     parameters=[IDEMPOTENCY_KEY],
 )
 update_task = extend_schema(
     operation_id="update_task",
-    summary="Change a task",
-    description="What is not sent stays as it is. `enabled: false` pauses it; its schedule and its runs stay.",
+    summary="Update a task",
+    description=(
+        "Fields that are not sent do not change. `enabled: false` pauses the task; its schedule and its runs remain."
+    ),
     request=UpdateTaskRequestSerializer,
-    responses={200: _WRITTEN},
-    filters=False,
+    responses={200: WRITTEN},
 )
 delete_task = extend_schema(
     operation_id="delete_task",
     summary="Delete a task",
-    description="Its schedule is deleted too. The id may be in the body or, for proxies that drop it, in the query.",
+    description=(
+        "Its schedule is deleted too. The id may be in the body or, for proxies that drop the body, in the query."
+    ),
     request=DeleteTaskRequestSerializer,
     responses={
         200: OpenApiResponse(
             DeleteTaskResponseSerializer,
-            description="It is deleted.",
+            description="The task is deleted.",
             examples=[OpenApiExample("Deleted", {"status": "success"})],
         )
     },
-    filters=False,
-    parameters=[
-        OpenApiParameter("id", OpenApiTypes.UUID, description="The task, where the body does not name it."),
-        OpenApiParameter("account_id", OpenApiTypes.UUID, description="Whose task it is."),
-    ],
 )
 list_or_retrieve_runs = extend_schema(
     operation_id="list_or_retrieve_runs",
-    summary="The runs of an account, or one run",
+    summary="List runs, or retrieve one run",
     description=(
-        "The newest runs of the caller or of another account; with `runId` that run alone, with its output. "
-        "While that one is not finished, `Retry-After` says when it is worth asking again; `wait` saves asking."
+        "The newest runs of the caller or of another account; with `runId` a single run with its output. While that "
+        "run is not finished, `Retry-After` says when to ask again; `wait` saves asking."
     ),
     responses={
         304: NOT_MODIFIED,
@@ -217,43 +258,24 @@ list_or_retrieve_runs = extend_schema(
             description="The runs, newest first; with `runId` exactly one.",
             examples=[
                 OpenApiExample("One run by runId", examples.FINISHED_RUN),
-                OpenApiExample("A list while Trigger.dev is away", examples.RUNS),
+                OpenApiExample("A list while Trigger.dev is unavailable", examples.RUNS),
             ],
         ),
     },
-    parameters=[
-        OpenApiParameter("runId", OpenApiTypes.STR, description="Only this run."),
-        OpenApiParameter(
-            "limit",
-            {"type": "integer", "default": DEFAULT_LIMIT, "minimum": 1, "maximum": HIGHEST_LIMIT},
-            description="How many runs at most; without a meaning beside `runId`.",
-        ),
-        OpenApiParameter(
-            "account_id", OpenApiTypes.UUID, description="The runs of this account, which the caller may act for."
-        ),
-        OpenApiParameter(
-            "wait",
-            {"type": "integer", "minimum": 0, "maximum": LONGEST_WAIT},
-            description=(
-                "With `runId`: seconds, 25 at most, to wait until the run has another status or is finished. With "
-                "`If-None-Match` what has changed since is answered at once, and so is everything while too many wait."
-            ),
-        ),
-        IF_NONE_MATCH,
-    ],
+    parameters=[IF_NONE_MATCH],
 )
 start_run = extend_schema(
     operation_id="start_run",
     summary="Run a task now",
     description=(
-        "Starts one run of the task, outside its schedule, also while the task is paused. It is tagged "
+        "Starts one run of the task outside its schedule, also while the task is paused. The run has the tags "
         "`account:<uuid>` and `task:<uuid>`, and is among the task's `recent_runs` from then on."
     ),
     request=StartRunRequestSerializer,
     responses={
         200: OpenApiResponse(
             TaskRunListResponseSerializer,
-            description="The run; `stale` when it was started and could not be looked at yet.",
+            description="The run; `stale` when it was started but could not be retrieved yet.",
             examples=[OpenApiExample("The run", examples.STARTED_RUN)],
         )
     },
@@ -261,8 +283,11 @@ start_run = extend_schema(
 )
 preview_schedule = extend_schema(
     operation_id="preview_schedule",
-    summary="When a schedule would run",
-    description="The next times of a cron and a time zone, and the cron in words. Nothing is written, nobody is asked.",
+    summary="Preview a schedule",
+    description=(
+        "The next times of a cron expression in a time zone, and the expression in English. Nothing is written, and "
+        "Trigger.dev is not called."
+    ),
     responses={
         200: OpenApiResponse(
             PreviewResponseSerializer,
@@ -270,13 +295,4 @@ preview_schedule = extend_schema(
             examples=[OpenApiExample("Weekday mornings", examples.PREVIEW)],
         )
     },
-    parameters=[
-        OpenApiParameter("schedule", OpenApiTypes.STR, required=True, description="Cron, five fields."),
-        OpenApiParameter("timezone", OpenApiTypes.STR, description="The IANA zone it is read in; UTC unless given."),
-        OpenApiParameter(
-            "count",
-            {"type": "integer", "default": DEFAULT_COUNT, "minimum": 1, "maximum": HIGHEST_COUNT},
-            description="How many times.",
-        ),
-    ],
 )

@@ -1,19 +1,195 @@
-"""The bodies of the public API. Runs are passed on as Trigger.dev sent them; their fields here are documentation."""
+"""Request and response serializers of the API.
 
-from datetime import datetime
+Runs are passed through as Trigger.dev sent them; their response fields are documentation only.
+"""
+
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
+from django.http import QueryDict
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+from rest_framework.request import Request
 
-from core.timestamps import as_text
+from core.errors import FailureSerializer
+from core.pagination import CursorField
+from core.serializers import (
+    BodySerializer,
+    BooleanField,
+    InvalidField,
+    QueryBooleanField,
+    QueryIntegerField,
+    QuerySerializer,
+    QueryTextField,
+    TextField,
+    TimestampField,
+    UUIDField,
+)
+from core.text import quoted
+from tasks import cron
+from tasks.cron import zones
 from tasks.models import SyncStatus
 from tasks.runs.known import RunsStatus
 
+# Characters. Not in the schema: the published one has no bounds.
+MAX_TITLE, MAX_PROMPT, MAX_MODEL = 500, 50_000, 200
+MAX_IDEMPOTENCY_KEY = 255
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+# Seconds that a long-polling request may wait.
+MAX_WAIT = 25
+DEFAULT_COUNT, MAX_COUNT = 10, 100
 
-class MomentField(serializers.DateTimeField):
-    def to_representation(self, value: datetime) -> str:
-        return as_text(value)
+
+class CronField(TextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_characters=cron.MAX_LENGTH, **kwargs)
+
+    def check(self, text: str) -> None:
+        try:
+            cron.check(text)
+        except cron.CronError as error:
+            raise serializers.ValidationError(f"is not a valid cron expression. {error}") from None
+
+
+class TimeZoneField(TextField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_characters=64, min_length=None, **kwargs)
+
+    def check(self, text: str) -> None:
+        try:
+            zones.check(text)
+        except zones.ZoneError as error:
+            raise serializers.ValidationError(f"{quoted(text)}: {error}") from None
+
+
+# --- Query strings ---------------------------------------------------------------------------------------------------
+
+
+class TaskListQuerySerializer(QuerySerializer):
+    id = UUIDField(required=False, help_text="Only the task with this id.")
+    account_id = UUIDField(
+        required=False, help_text="The tasks of this account, which the caller must be able to act for."
+    )
+    artist_account_id = UUIDField(required=False, help_text="Only tasks for this artist.")
+    enabled = QueryBooleanField(required=False, help_text="Only running, or only paused tasks.")
+    limit = QueryIntegerField(
+        minimum=1, maximum=MAX_LIMIT, required=False, help_text="The maximum number of tasks; all by default."
+    )
+    cursor = CursorField(required=False, help_text="The `next_cursor` of the previous page.")
+
+
+class TaskRunListQuerySerializer(QuerySerializer):
+    runId = QueryTextField(required=False, help_text="Only this run.")
+    limit = QueryIntegerField(
+        minimum=1,
+        maximum=MAX_LIMIT,
+        default=DEFAULT_LIMIT,
+        help_text="The maximum number of runs; ignored with `runId`.",
+    )
+    account_id = UUIDField(
+        required=False, help_text="The runs of this account, which the caller must be able to act for."
+    )
+    wait = QueryIntegerField(
+        minimum=0,
+        maximum=MAX_WAIT,
+        required=False,
+        help_text=(
+            "With `runId`: long polling. The answer comes when the run has another status or is finished, at the "
+            "latest after this many seconds. With `If-None-Match`, a change since then is answered at once. While "
+            "too many requests wait, every request is answered at once."
+        ),
+    )
+
+    def parameters(self, query: QueryDict) -> dict[str, str]:
+        """A `limit` beside a `runId` is ignored, even an invalid one."""
+        if "runId" in query:
+            query = query.copy()
+            query.pop("limit", None)
+        given = super().parameters(query)
+        if "wait" in given and "runId" not in given:
+            raise ValidationError("wait is for a single run. Give its runId too, or leave wait out.")
+        return given
+
+
+class DeleteTaskQuerySerializer(QuerySerializer):
+    """Some proxies drop the body of a DELETE, so the query may say the same."""
+
+    id = UUIDField(required=False, help_text="The task, where the body does not name it.")
+    account_id = UUIDField(required=False, help_text="The account that owns the task.")
+
+    def invalid(self, name: str, problem: str) -> ValidationError:
+        return InvalidField(f"{name} {problem}", [name])
+
+
+class PreviewQuerySerializer(QuerySerializer):
+    """Validates like the body of a new task, so that a preview and a create agree."""
+
+    schedule = CronField(min_length=None, allow_blank=True, help_text="Cron, five fields.")
+    timezone = TimeZoneField(
+        required=False, allow_blank=True, help_text="The IANA time zone of the cron; UTC by default."
+    )
+    count = QueryIntegerField(minimum=1, maximum=MAX_COUNT, default=DEFAULT_COUNT, help_text="The number of times.")
+
+    def invalid(self, name: str, problem: str) -> ValidationError:
+        return InvalidField(f"{name} {problem}", [name])
+
+
+# --- Bodies ----------------------------------------------------------------------------------------------------------
+
+
+class CreateTaskRequestSerializer(BodySerializer):
+    title = TextField(max_characters=MAX_TITLE, help_text=f"At most {MAX_TITLE} characters.")
+    prompt = TextField(max_characters=MAX_PROMPT, help_text=f"What a run does; at most {MAX_PROMPT} characters.")
+    schedule = CronField(help_text="Cron: minute, hour, day of month, month, weekday.")
+    artist_account_id = UUIDField(help_text="An artist that the account works with.")
+    account_id = UUIDField(required=False, help_text="The account that will own the task; the caller by default.")
+    model = TextField(max_characters=MAX_MODEL, required=False, help_text="The AI model that runs the prompt.")
+    timezone = TimeZoneField(required=False, help_text="The IANA time zone of the cron; UTC by default.")
+
+
+class UpdateTaskRequestSerializer(BodySerializer):
+    id = UUIDField()
+    title = TextField(max_characters=MAX_TITLE, required=False)
+    prompt = TextField(max_characters=MAX_PROMPT, required=False)
+    schedule = CronField(required=False)
+    account_id = UUIDField(required=False, help_text="The account that owns the task. It never changes.")
+    artist_account_id = UUIDField(required=False)
+    enabled = BooleanField(required=False, allow_null=True, help_text="False pauses the task.")
+    model = TextField(
+        max_characters=MAX_MODEL, required=False, allow_null=True, help_text="Null restores the default model."
+    )
+    timezone = TimeZoneField(required=False)
+
+
+class DeleteTaskRequestSerializer(BodySerializer):
+    id = UUIDField()
+    account_id = UUIDField(required=False, help_text="The account that owns the task.")
+
+
+class StartRunRequestSerializer(BodySerializer):
+    id = UUIDField(help_text="The task.")
+    account_id = UUIDField(required=False, help_text="The account that owns the task.")
+
+
+def idempotency_key_of(request: Request) -> str:
+    """The Idempotency-Key header, or "". An empty one is a 400: the client believes that it is protected."""
+    if "Idempotency-Key" not in request.headers:
+        return ""
+    key: str = request.headers["Idempotency-Key"].strip()
+    if not key:
+        raise ValidationError("Idempotency-Key is empty. Give it a value or leave it out.")
+    if len(key) > MAX_IDEMPOTENCY_KEY:
+        raise ValidationError(f"Idempotency-Key must have at most {MAX_IDEMPOTENCY_KEY} characters, not {len(key)}.")
+    if not key.isprintable():
+        raise ValidationError("Idempotency-Key must contain printable characters only.")
+    return key
+
+
+# --- Responses -------------------------------------------------------------------------------------------------------
+
+
+class TaskRunsErrorResponseSerializer(FailureSerializer):
+    """The published name of the error body of /api/tasks/runs."""
 
 
 @extend_schema_field({"type": "number"})
@@ -22,7 +198,7 @@ class NumberField(serializers.FloatField):
 
 
 class TaskRunResponseSerializer(serializers.Serializer[Any]):
-    """A run, untouched; `tasks.openapi` describes it."""
+    """A run, untouched; `tasks.api.schema` describes it."""
 
     def to_representation(self, instance: Any) -> Any:
         return instance
@@ -67,8 +243,8 @@ class TaskSerializer(serializers.Serializer[Any]):
     owner_email = serializers.CharField(
         source="task.owner_email", allow_null=True, help_text="The owner's primary address; null when there is none."
     )
-    created_at = MomentField(source="task.created_at")
-    updated_at = MomentField(source="task.updated_at")
+    created_at = TimestampField(source="task.created_at")
+    updated_at = TimestampField(source="task.updated_at")
     trigger_schedule_id = serializers.CharField(
         source="task.trigger_schedule_id", allow_null=True, help_text="Null until Trigger.dev has a schedule."
     )
@@ -87,9 +263,9 @@ class TaskSerializer(serializers.Serializer[Any]):
             "or could not be asked for (unavailable)."
         ),
     )
-    runs_as_of = MomentField(allow_null=True, help_text="When Trigger.dev said so; null when it could not be asked.")
+    runs_as_of = TimestampField(allow_null=True, help_text="When Trigger.dev said so; null when it could not be asked.")
     upcoming = serializers.ListField(
-        child=MomentField(), help_text="The next times at which the task runs; none while it is paused."
+        child=TimestampField(), help_text="The next times at which the task runs; none while it is paused."
     )
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
@@ -100,6 +276,7 @@ class TaskSerializer(serializers.Serializer[Any]):
         return fields
 
 
+@extend_schema_serializer(many=False)
 class TasksResponseSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["success", "error"])
     tasks = TaskSerializer(many=True)
@@ -114,15 +291,16 @@ class DeleteTaskResponseSerializer(serializers.Serializer[Any]):
     error = serializers.CharField(required=False)
 
 
+@extend_schema_serializer(many=False)
 class TaskRunListResponseSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["success"])
     runs = TaskRunResponseSerializer(many=True)
     runs_status = serializers.ChoiceField(choices=[status.value for status in RunsStatus], required=False)
-    runs_as_of = MomentField(allow_null=True, required=False)
+    runs_as_of = TimestampField(allow_null=True, required=False)
 
 
 class PreviewTimeSerializer(serializers.Serializer[Any]):
-    utc = MomentField()
+    utc = TimestampField()
     local = serializers.DateTimeField(help_text="The same moment in the time zone that was asked for.")
 
 

@@ -1,11 +1,16 @@
+"""Routed explicitly: the published paths carry the id in the body or in the query, so a router does not fit."""
+
 from django.urls import re_path
 
-from tasks.api.run_views import TaskRunsView
-from tasks.api.views import PreviewView, TasksView
+from tasks.api.viewsets import PreviewViewSet, TaskRunViewSet, TaskViewSet
 
-# A slash at the end is answered as without: a redirect would turn a POST into a GET.
+tasks = TaskViewSet.as_view({"get": "list", "post": "create", "patch": "partial_update", "delete": "destroy"})
+preview = PreviewViewSet.as_view({"get": "retrieve"})
+runs = TaskRunViewSet.as_view({"get": "list", "post": "create"})
+
+# With or without a slash at the end: a redirect would turn a POST into a GET.
 urlpatterns = [
-    re_path(r"^tasks/?$", TasksView.as_view(), name="tasks"),
-    re_path(r"^tasks/preview/?$", PreviewView.as_view(), name="task-preview"),
-    re_path(r"^tasks/runs/?$", TaskRunsView.as_view(), name="task-runs"),
+    re_path(r"^tasks/?$", tasks, name="tasks"),
+    re_path(r"^tasks/preview/?$", preview, name="task-preview"),
+    re_path(r"^tasks/runs/?$", runs, name="task-runs"),
 ]

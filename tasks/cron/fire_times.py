@@ -1,7 +1,7 @@
 """When a cron expression fires next, in agreement with Trigger.dev.
 
-Trigger.dev asks cron-parser 4.9 for one time after another. Here croniter walks the calendar days; the times of day, and
-what happens where clocks change, follow cron-parser. tests/data/cron-oracle.jsonl is the proof. Time is an argument.
+Trigger.dev asks cron-parser 4.9 for one time after another. croniter walks the calendar days here; the times of day and
+what happens where clocks change follow cron-parser. tests/data/cron-oracle.jsonl is the proof. Time is an argument.
 """
 
 import heapq

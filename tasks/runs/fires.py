@@ -12,7 +12,7 @@ from typing import Any
 
 from django.core.cache import cache
 
-from core.timestamps import from_text
+from core.text import parse_timestamp
 from tasks import cron
 from tasks.cron import zones
 from tasks.gateway import upstream
@@ -101,8 +101,8 @@ def learn(task: Task, run_id: str) -> None:
 def fire_of(run: Run) -> Fire:
     payload: Any = run.get("payload")
     try:
-        upcoming = tuple(from_text(text) for text in payload["upcoming"])
-        return Fire(run["id"], from_text(payload["timestamp"]), str(payload["timezone"]), upcoming)
+        upcoming = tuple(parse_timestamp(text) for text in payload["upcoming"])
+        return Fire(run["id"], parse_timestamp(payload["timestamp"]), str(payload["timezone"]), upcoming)
     except (TypeError, KeyError, ValueError):
         return Fire(run["id"], datetime.min.replace(tzinfo=UTC), "", ())
 

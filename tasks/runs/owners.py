@@ -12,7 +12,7 @@ from django.db.models import Q
 
 from accounts.access import Reach, reach
 from accounts.models import Account
-from core.text import as_uuid
+from core.text import parse_uuid
 from tasks.models import Task
 from tasks.trigger.types import Run
 
@@ -48,7 +48,7 @@ def account_tags(run: Run) -> list[str]:
 
 
 def tagged_accounts(run: Run) -> set[UUID]:
-    return {account_id for tag in account_tags(run) if (account_id := as_uuid(tag))}
+    return {account_id for tag in account_tags(run) if (account_id := parse_uuid(tag))}
 
 
 def owned_through_schedule(runs: Iterable[Run], account_id: UUID) -> list[Run]:
@@ -88,14 +88,14 @@ def schedule_of(run: Run) -> tuple[str | None, UUID | None]:
         return None, None
     schedule_id, external_id = schedule.get("id"), schedule.get("externalId")
     is_one = isinstance(schedule_id, str) and schedule_id.isascii() and schedule_id.isprintable()
-    return (schedule_id if is_one else None), as_uuid(external_id)
+    return (schedule_id if is_one else None), parse_uuid(external_id)
 
 
 def payload_owner(run: Run) -> set[UUID]:
     payload = run.get("payload")
     if run["taskIdentifier"] not in settings.TRIGGER_TASKS_NAMING_THEIR_ACCOUNT or not isinstance(payload, dict):
         return set()
-    account_id = as_uuid(payload.get("accountId"))
+    account_id = parse_uuid(payload.get("accountId"))
     return {account_id} if account_id else set()
 
 

@@ -15,7 +15,7 @@ from django.db import transaction
 
 from accounts.models import Account
 from core import digests
-from core.timestamps import as_text
+from core.text import format_timestamp
 from tasks import cron
 from tasks.cron import zones
 from tasks.gateway import upstream
@@ -35,7 +35,7 @@ NOT_CONFIRMED = (
 
 
 def start(
-    task: Task, *, asked_by: Account | None = None, staff: str = "", key: str = "", at: datetime, deadline: float
+    task: Task, *, requested_by: Account | None = None, staff: str = "", key: str = "", at: datetime, deadline: float
 ) -> tuple[str, bool]:
     """The id of the run, and whether an earlier request had it started.
 
@@ -43,7 +43,7 @@ def start(
     where Trigger.dev did not say that it has started one.
     """
     check_environment(at=at)
-    request = remember(task, asked_by=asked_by, staff=staff, key=key, at=at)
+    request = remember(task, requested_by=requested_by, staff=staff, key=key, at=at)
     if request.run_id is not None:
         return request.run_id, True
     call = partial(
@@ -59,11 +59,11 @@ def start(
     return run_id, False
 
 
-def remember(task: Task, *, asked_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
+def remember(task: Task, *, requested_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
     """A key counts for its caller and this task only: one tenant must not be given another's run."""
-    who = f"account {asked_by.pk}" if asked_by else f"staff {staff}"
+    who = f"account {requested_by.pk}" if requested_by else f"staff {staff}"
     digest = digests.digest_of(who, str(task.pk), key or f"once {uuid4()}")
-    asked = {"task": task, "asked_by": asked_by, "asked_by_staff": staff, "asked_at": at}
+    asked = {"task": task, "asked_by": requested_by, "asked_by_staff": staff, "asked_at": at}
     with transaction.atomic():
         Task.objects.filter(pk=task.pk).update(run_by_hand_at=at)
         request, _ = RunRequest.objects.get_or_create(digest=digest, defaults=asked)
@@ -78,11 +78,11 @@ def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
     return {
         "scheduleId": schedule_id or NO_SCHEDULE,
         "type": "IMPERATIVE",
-        "timestamp": as_text(at),
-        "lastTimestamp": as_text(fire.timestamp) if fire and is_known else None,
+        "timestamp": format_timestamp(at),
+        "lastTimestamp": format_timestamp(fire.timestamp) if fire and is_known else None,
         "externalId": str(task.pk),
         "timezone": zones.sent(task.timezone),
-        "upcoming": [as_text(moment) for moment in upcoming(task, at=at)],
+        "upcoming": [format_timestamp(moment) for moment in upcoming(task, at=at)],
     }
 
 
@@ -103,8 +103,8 @@ def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
         "id": run_id,
         "status": "QUEUED",
         "taskIdentifier": settings.TRIGGER_TASK_IDENTIFIER,
-        "createdAt": as_text(at),
-        "updatedAt": as_text(at),
+        "createdAt": format_timestamp(at),
+        "updatedAt": format_timestamp(at),
         "tags": tags(task),
     }
     return Known(snapshots.take([run], at=at, fresh_until=at), RunsStatus.STALE)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from core.timestamps import from_text
+from core.text import parse_timestamp
 from tasks.runs.owners import account_tags
 from tasks.trigger.types import Run
 
@@ -105,7 +105,7 @@ def fresh_until(runs: Iterable[Run], *, next_fire: NextFire, now: datetime) -> d
     """Of the newest runs of a schedule. `next_fire`: when it fires next after a moment; None when it does not."""
     runs = list(runs)
     try:
-        newest = max((from_text(run["createdAt"]) for run in runs), default=None)
+        newest = max((parse_timestamp(run["createdAt"]) for run in runs), default=None)
     except ValueError:
         return now + UNFINISHED_FOR
     if not all(run["status"] in FINAL for run in runs):

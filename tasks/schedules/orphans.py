@@ -9,7 +9,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from core.text import as_uuid
+from core.text import parse_uuid
 from tasks.models import SyncStatus, Task
 from tasks.schedules.planning import Step, look, plan, task_named_by, wanted_by
 from tasks.schedules.reconciliation import Change, Reconciliation, Result, deadline
@@ -58,7 +58,7 @@ def find(listed: ScheduleList, living: dict[UUID, str | None], *, among: set[UUI
 
 def is_foreign(schedule: Schedule, living: dict[UUID, str | None]) -> bool:
     """Not the one that its task has adopted."""
-    task_id = as_uuid(schedule.external_id)
+    task_id = parse_uuid(schedule.external_id)
     is_our_task = not schedule.is_declarative and schedule.task == settings.TRIGGER_TASK_IDENTIFIER
     return is_our_task and task_id in living and living[task_id] != schedule.id
 

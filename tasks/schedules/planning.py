@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.conf import settings
 
-from core.text import as_uuid
+from core.text import parse_uuid
 from tasks.cron import zones
 from tasks.models import Task
 from tasks.trigger import errors
@@ -62,7 +62,7 @@ def task_named_by(schedule: Schedule) -> UUID | None:
 
     Ours start our task, and have an externalId and a key that name the same task id, or that externalId and no key.
     """
-    task_id = as_uuid(schedule.external_id)
+    task_id = parse_uuid(schedule.external_id)
     if task_id is None or schedule.is_declarative or schedule.task != settings.TRIGGER_TASK_IDENTIFIER:
         return None
     return task_id if schedule.key in (None, key_of(task_id)) else None

@@ -4,7 +4,7 @@ import json
 
 from django.utils import timezone
 
-from tasks.api.rendering import answer, runs_body, tasks_body
+from tasks.api.rendering import json_response, runs_body, tasks_body
 from tasks.api.serializers import TaskRunListResponseSerializer, TaskSerializer, TasksResponseSerializer
 from tasks.models import Task
 from tasks.runs.enrichment import enrich
@@ -15,7 +15,7 @@ from tests.cast import Cast, make_task
 def test_a_task_has_the_fields_of_the_schema_in_their_order_and_values(cast: Cast) -> None:
     make_task(cast.alice, cast.artist, title='ü \u2028 "quoted"', model="gpt", enabled=None)
     (enriched,) = enrich(Task.objects.to_show(), now=timezone.now(), deadline=0.0)
-    body = json.loads(answer(tasks_body([enriched])).content)
+    body = json.loads(json_response(tasks_body([enriched])).content)
     (task,) = body["tasks"]
     serializer = TaskSerializer()
     always = set(TasksResponseSerializer().fields) - {"error", "next_cursor"}
@@ -26,6 +26,6 @@ def test_a_task_has_the_fields_of_the_schema_in_their_order_and_values(cast: Cas
 
 
 def test_an_answer_of_runs_has_the_fields_of_the_schema() -> None:
-    body = json.loads(answer(runs_body(UNAVAILABLE)).content)
+    body = json.loads(json_response(runs_body(UNAVAILABLE)).content)
     assert list(body) == list(TaskRunListResponseSerializer().fields)
     assert body == {"status": "success", "runs": [], "runs_status": "unavailable", "runs_as_of": None}

@@ -7,7 +7,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import Membership
-from core.timestamps import as_text
+from core.text import format_timestamp
 from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
@@ -54,11 +54,11 @@ def test_the_answer_is_the_run_in_the_schedules_shape(alice_api: ContractClient,
     assert payload == {
         "scheduleId": "sched_alices",
         "type": "IMPERATIVE",
-        "timestamp": as_text(at),
+        "timestamp": format_timestamp(at),
         "lastTimestamp": None,
         "externalId": str(task.pk),
         "timezone": "Asia/Calcutta",
-        "upcoming": [as_text(moment) for moment in cron.next_times(task.schedule, task.timezone, after=at)],
+        "upcoming": [format_timestamp(moment) for moment in cron.next_times(task.schedule, task.timezone, after=at)],
     }
 
 
@@ -181,7 +181,7 @@ def test_a_deleted_task_does_not_run(alice_api: ContractClient, task: Task) -> N
     [
         ({}, "id is required"),
         ({"id": "x"}, "must be a UUID"),
-        ({"id": UNKNOWN, "payload": {}}, "'payload' is not a field"),
+        ({"id": UNKNOWN, "payload": {}}, "'payload' is not a writable field"),
         ([], "must be a JSON object"),
     ],
 )
@@ -196,7 +196,7 @@ def test_what_is_wrong_with_the_body_is_named(
 
 def test_a_parameter_belongs_in_the_body(alice_api: ContractClient, task: Task) -> None:
     response = alice_api.post(f"{PATH}?id={task.pk}", {}, format="json")
-    assert response.json()["error"] == "Unknown parameter 'id'. Everything belongs in the body here."
+    assert response.json()["error"] == "Unknown parameter 'id'. Send everything in the body."
 
 
 def test_a_zone_that_is_a_folder_of_zones_hides_no_tasks(alice_api: ContractClient, cast: Cast, task: Task) -> None:

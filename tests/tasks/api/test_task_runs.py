@@ -87,7 +87,7 @@ def test_with_trigger_down_and_nothing_known_it_is_a_500_that_says_when_to_try_a
     trigger.faults.add(Fault(kind))
     response = alice_api.get(f"{PATH}{query}")
     assert (response.status_code, response["Retry-After"]) == (500, "5")
-    assert response.json()["error"].startswith("Trigger.dev cannot be asked at the moment")
+    assert response.json()["error"].startswith("Trigger.dev cannot be reached at the moment")
 
 
 @time_machine.travel(datetime(2026, 11, 22, 12, tzinfo=UTC), tick=False)

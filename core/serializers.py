@@ -1,0 +1,165 @@
+"""Serializers that declare what a request may say: one for each query string and one for each body.
+
+Validation is strict. A parameter that is silently ignored would return everything, and agents invent parameters. The
+schema and the error messages follow from the same declaration.
+"""
+
+import re
+from typing import Any
+from uuid import UUID
+
+from django.http import QueryDict
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
+
+from core.text import format_timestamp, parse_uuid, quoted
+
+IGNORED_PREFIXES = ("_", "utm_")
+EXAMPLE_ID = "3f0e9a52-6d0f-4c5e-9a54-0a2f2d8c7e11"
+
+
+class InvalidField(ValidationError):
+    """A 400 that names the first invalid field of a body. `path` is empty when the body as a whole is invalid."""
+
+    def __init__(self, message: str, path: list[str | int]) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+# --- Fields ----------------------------------------------------------------------------------------------------------
+
+
+class TextField(serializers.CharField):
+    """A string that is not blank, stored exactly as sent. `max_characters` is not part of the schema."""
+
+    def __init__(self, *, max_characters: int, min_length: int | None = 1, **kwargs: Any) -> None:
+        super().__init__(trim_whitespace=False, min_length=min_length, **kwargs)
+        self.max_characters = max_characters
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, str):
+            self.check(data)
+        elif data is not serializers.empty and not (data is None and self.allow_null):
+            raise serializers.ValidationError("must be a string.")
+        return super(serializers.CharField, self).run_validation(data)
+
+    def check(self, text: str) -> None:
+        """Raises ValidationError. Subclasses check more, or something else."""
+        if not text.strip():
+            raise serializers.ValidationError("must not be empty or blank.")
+        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise serializers.ValidationError("must not contain a NUL character or half a surrogate pair.")
+        if len(text) > self.max_characters:
+            raise serializers.ValidationError(f"must have at most {self.max_characters} characters, not {len(text)}.")
+
+
+class UUIDField(serializers.UUIDField):
+    def to_internal_value(self, data: Any) -> UUID:
+        found = parse_uuid(data)
+        if found is None:
+            value = f", not {quoted(data)}" if isinstance(data, str) else ""
+            raise serializers.ValidationError(f"must be a UUID such as {EXAMPLE_ID}{value}.")
+        return found
+
+
+class BooleanField(serializers.BooleanField):
+    """A JSON boolean. REST framework's own field also accepts "yes", 1 and "on"."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        if not isinstance(data, bool):
+            raise serializers.ValidationError("must be true, false or null.")
+        return data
+
+
+@extend_schema_field(OpenApiTypes.STR)
+class QueryTextField(serializers.Field[str, str, str, Any]):
+    """Any text, for a value that only the database or Trigger.dev can judge."""
+
+    def to_internal_value(self, data: str) -> str:
+        return data
+
+
+class QueryBooleanField(serializers.BooleanField):
+    def to_internal_value(self, data: Any) -> bool:
+        if data not in ("true", "false"):
+            raise serializers.ValidationError(f"must be true or false, not {quoted(data)}.")
+        return bool(data == "true")
+
+
+class QueryIntegerField(serializers.IntegerField):
+    """One to three ASCII digits. Python's int() also accepts `1_0` and Arabic digits."""
+
+    def __init__(self, *, minimum: int, maximum: int, **kwargs: Any) -> None:
+        super().__init__(min_value=minimum, max_value=maximum, **kwargs)
+        self.minimum, self.maximum = minimum, maximum
+
+    def to_internal_value(self, data: Any) -> int:
+        if not re.fullmatch(r"[0-9]{1,3}", data) or not self.minimum <= int(data) <= self.maximum:
+            raise serializers.ValidationError(
+                f"must be a whole number from {self.minimum} to {self.maximum}, not {quoted(data)}."
+            )
+        return int(data)
+
+
+class TimestampField(serializers.DateTimeField):
+    def to_representation(self, value: Any) -> str:
+        return format_timestamp(value)
+
+
+# --- Requests --------------------------------------------------------------------------------------------------------
+
+
+class BodySerializer(serializers.Serializer[Any]):
+    """Declares the JSON object of a request."""
+
+    def validated(self) -> dict[str, Any]:
+        """The fields that were sent, and the defaults of others. Raises InvalidField for the first invalid one."""
+        body = self.initial_data
+        if not isinstance(body, dict):
+            raise InvalidField("The body must be a JSON object.", [])
+        for name in body:
+            if name not in self.fields:
+                allowed = ", ".join(self.fields)
+                raise InvalidField(f"{quoted(name)} is not a writable field. Allowed fields: {allowed}.", [name])
+        if not self.is_valid():
+            name, problem = first_problem(self)
+            raise InvalidField(f"{name} {problem}", [name])
+        return dict(self.validated_data)
+
+
+class QuerySerializer(serializers.Serializer[Any]):
+    """Declares a query string: each parameter is known, given once and not empty."""
+
+    def validated(self) -> dict[str, Any]:
+        """The parameters that were given, and the defaults of others. Raises a 400 that names the first invalid one."""
+        self.initial_data = self.parameters(self.initial_data)
+        if not self.is_valid():
+            raise self.invalid(*first_problem(self))
+        return dict(self.validated_data)
+
+    def parameters(self, query: QueryDict) -> dict[str, str]:
+        """The parameters by name. Raises a 400 for one that is unknown, repeated or empty."""
+        given = {name: values for name, values in query.lists() if not name.startswith(IGNORED_PREFIXES)}
+        for name, values in given.items():
+            if name not in self.fields:
+                raise ValidationError(f"Unknown parameter {quoted(name)}. {self.allowed()}")
+            if len(values) > 1:
+                raise ValidationError(f"{name} was given {len(values)} times. Give it once.")
+            if not values[0]:
+                raise ValidationError(f"{name} is empty. Give it a value or leave it out.")
+        return {name: values[0] for name, values in given.items()}
+
+    def allowed(self) -> str:
+        return f"Allowed parameters: {', '.join(self.fields)}." if self.fields else "Send everything in the body."
+
+    def invalid(self, name: str, problem: str) -> ValidationError:
+        return ValidationError(f"{name} {problem}")
+
+
+def first_problem(serializer: serializers.Serializer[Any]) -> tuple[str, str]:
+    """(field, what is wrong with it), to be joined to a sentence."""
+    name, problems = next(iter(serializer.errors.items()))
+    sentences = {"required": "is required.", "null": "must not be null."}
+    return name, sentences.get(getattr(problems[0], "code", ""), str(problems[0]))
