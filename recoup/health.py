@@ -130,10 +130,10 @@ CHECKS: Mapping[str, Callable[[], None]] = {
 
 def trigger_state() -> dict[str, Any]:
     """Of this worker: what it last learnt of Trigger.dev, which is not asked for this."""
-    wait = upstream.manners().seconds_until_reset()
+    wait = upstream.gate().seconds_until_reset()
     if wait:
         return {"status": "rate limited", "seconds": round(wait, 1)}
-    return {"status": "left alone after failures" if upstream.manners().is_resting() else OK}
+    return {"status": "circuit breaker open" if upstream.gate().has_open_breaker() else OK}
 
 
 PROBES: Mapping[str, Handler] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

@@ -67,9 +67,9 @@ class TaskForm(forms.ModelForm):
 
     def write(self, values: dict[str, Any]) -> None:
         if self.instance._state.adding:
-            writes.create({"id": self.instance.pk, **values}, at=timezone.now())
+            writes.create_task({"id": self.instance.pk, **values}, at=timezone.now())
         else:
-            writes.change(self.instance, {name: values[name] for name in self.changed_data}, at=timezone.now())
+            writes.update_task(self.instance, {name: values[name] for name in self.changed_data}, at=timezone.now())
 
     class Meta:
         widgets = {"title": AdminTextInputWidget}
@@ -175,11 +175,11 @@ class TaskAdmin(admin.ModelAdmin):
             self.message_user(request, f"Not yet at Trigger.dev. {task.sync_error}", messages.WARNING)
 
     def delete_model(self, request: HttpRequest, obj: Task) -> None:
-        writes.delete(obj, at=timezone.now())
+        writes.delete_task(obj, at=timezone.now())
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
         for task in queryset.filter(deleted_at__isnull=True):
-            writes.delete(task, at=timezone.now())
+            writes.delete_task(task, at=timezone.now())
 
     @admin.action(description="Pause the selected tasks", permissions=["change"])
     def pause(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
@@ -193,7 +193,7 @@ class TaskAdmin(admin.ModelAdmin):
         tasks = [task for task in queryset.filter(deleted_at__isnull=True) if task.is_enabled != enabled]
         for task in tasks:
             with suppress(writes.TaskGone):
-                writes.change(task, {"enabled": enabled}, at=timezone.now())
+                writes.update_task(task, {"enabled": enabled}, at=timezone.now())
         self.message_user(request, f"{len(tasks)} {'resumed' if enabled else 'paused'}.")
 
     @admin.action(description="Run the selected tasks now", permissions=["change"])
@@ -210,7 +210,7 @@ class TaskAdmin(admin.ModelAdmin):
 
     @admin.action(description="Sync the selected tasks with Trigger.dev now", permissions=["change"])
     def sync_now(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
-        settled = [settling.settle(task.pk, at=timezone.now()).settled for task in queryset]
+        settled = [settling.settle(task.pk, at=timezone.now()).is_settled for task in queryset]
         self.message_user(request, f"{sum(settled)} of {len(settled)} are what Trigger.dev has now.")
 
     @admin.display(description="In words", ordering="schedule")

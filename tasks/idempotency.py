@@ -1,7 +1,7 @@
-"""Idempotency-Key: a POST that is sent again makes no second task, and is answered with the first.
+"""Idempotency keys: a POST that is sent again creates no second task, and is answered with the first.
 
-A row is written in the task's own transaction, so that there is a key exactly where there is a task; what failed may be
-tried again. A key is its caller's own, and is forgotten after a day.
+The key is stored in the transaction that creates the task, so there is a key exactly where there is a task; a request
+that failed may be sent again. A key belongs to its caller and is kept for a day.
 """
 
 import time
@@ -19,25 +19,25 @@ from tasks.models import Task, TaskCreation
 from tasks.schedules.settling import LEASE
 
 KEPT_FOR = timedelta(hours=24)
-# Two requests with one key can only meet so often: each time one of them is refused, and makes room.
-TRIES = 5
-LOOK_EVERY = 0.05
+# Two requests with one key can only collide this often: each time one of them is refused and makes room.
+MAX_TRIES = 5
+POLL_INTERVAL = 0.05
 
 
 class DifferentBody(Exception):
-    """This Idempotency-Key was sent before, with another body. Use a new key for each new request."""
+    """This Idempotency-Key was sent before with a different body. Use a new key for each new request."""
 
 
 class TaskDeleted(Exception):
-    """The task that this Idempotency-Key made has been deleted. Use a new key to make another one."""
+    """The task that this Idempotency-Key created has been deleted. Use a new key to create another one."""
 
 
 class InProgress(Exception):
-    """The first request with this Idempotency-Key is still being worked on. Send this one again in 2 seconds."""
+    """The first request with this Idempotency-Key is still in progress. Send this one again in 2 seconds."""
 
 
-class Taken(Exception):
-    """Another request with this key has come first"""
+class KeyTaken(Exception):
+    """Another request with this key was first"""
 
 
 @dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Key:
     text: str
     body_digest: str
 
-    def keep(self, task: Task, *, at: datetime) -> None:
-        """In the transaction that makes the task. Raises Taken."""
+    def store(self, task: Task, *, at: datetime) -> None:
+        """In the transaction that creates the task. Raises KeyTaken."""
         mine = TaskCreation.objects.filter(caller_id=self.caller_id, key=self.text)
         mine.filter(created_at__lte=at - KEPT_FOR).delete()
         try:
             mine.create(caller_id=self.caller_id, key=self.text, body_digest=self.body_digest, task=task, created_at=at)
         except IntegrityError:
-            raise Taken from None
+            raise KeyTaken from None
 
-    def task(self, *, at: datetime) -> Task | None:
-        """The task that was made with it. Raises DifferentBody or TaskDeleted."""
+    def find_task(self, *, at: datetime) -> Task | None:
+        """The task that was created with it. Raises DifferentBody or TaskDeleted."""
         made = TaskCreation.objects.filter(caller_id=self.caller_id, key=self.text, created_at__gt=at - KEPT_FOR)
         creation = made.select_related("task").first()
         if creation is None:
@@ -68,42 +68,43 @@ class Key:
         return creation.task
 
 
-def create_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: float) -> tuple[Task, bool]:
-    """The task, and whether it is an earlier request's.
+def create_task_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: float) -> tuple[Task, bool]:
+    """The task, and whether an earlier request created it.
 
-    Raises DifferentBody, TaskDeleted, and InProgress when the earlier request does not end in time.
+    Raises DifferentBody, TaskDeleted, and InProgress when the earlier request does not end within `within` seconds.
     """
     until = time.monotonic() + within
-    for left in reversed(range(TRIES)):
-        former = key.task(at=at)
+    for left in reversed(range(MAX_TRIES)):
+        former = key.find_task(at=at)
         while former is not None and is_in_progress(former, at=at) and time.monotonic() < until:
-            time.sleep(LOOK_EVERY)
-            former = key.task(at=at)
+            time.sleep(POLL_INTERVAL)
+            former = key.find_task(at=at)
         if former is not None and is_in_progress(former, at=at):
             raise InProgress
         if former is not None:
             return former, True
         try:
-            return writes.create(fields, at=at, within=within, alongside=lambda task: key.keep(task, at=at)), False
-        except Taken:
+            task = writes.create_task(fields, at=at, within=within, alongside=lambda task: key.store(task, at=at))
+            return task, False
+        except KeyTaken:
             if not left:
                 raise
     raise AssertionError("unreachable")
 
 
 def is_in_progress(task: Task, *, at: datetime) -> bool:
-    """The request that makes it has not ended: Trigger.dev may still refuse its schedule, and it was never there.
+    """Whether the request that creates it has not ended: Trigger.dev may still refuse its schedule, which removes it.
 
-    One that was killed leaves the task as it is, and after its lease nobody waits for it.
+    After the lease nobody waits for a request that was killed; the task stays.
     """
     is_first = task.generation == 1 and task.synced_generation == 0 and not task.sync_error
     return is_first and at < task.created_at + LEASE
 
 
 def digest_of_body(body: Mapping[str, Any]) -> str:
-    """The same for two bodies that ask for the same task, however they are written."""
+    """Equal for two bodies that ask for the same task, however they are formatted."""
     return digests.digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
 
 
-def forget_old(*, at: datetime) -> None:
+def delete_expired_keys(*, at: datetime) -> None:
     TaskCreation.objects.filter(created_at__lte=at - KEPT_FOR).delete()

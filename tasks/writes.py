@@ -1,6 +1,7 @@
-"""Creating, changing and deleting a task: the row and its generation in one transaction, then one attempt to settle.
+"""Creating, updating and deleting a task: the row and its generation in one transaction, then one attempt to settle.
 
-Whatever Trigger.dev does, the write stands, and is settled later; only a cron or a zone that it refuses is undone.
+A write stands whatever Trigger.dev does, and is settled later if need be. Only a cron expression or a time zone that
+Trigger.dev refuses undoes it.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,58 +18,55 @@ SCHEDULE_FIELDS = ("schedule", "timezone")
 
 
 class TaskGone(Exception):
-    """The task has been deleted meanwhile"""
+    """The task was deleted meanwhile"""
 
 
 class ScheduleRefused(Exception):
-    """Trigger.dev does not take the cron or the time zone"""
+    """Trigger.dev refuses the cron expression or the time zone"""
 
 
-def create(
+def create_task(
     fields: Mapping[str, Any],
     *,
     at: datetime,
     within: float = ATTEMPT_WITHIN,
     alongside: Callable[[Task], None] | None = None,
 ) -> Task:
-    """Raises ScheduleRefused, and then there is no task. `alongside` writes in the task's own transaction."""
+    """Raises ScheduleRefused, and then there is no task. `alongside` writes in the same transaction."""
     with transaction.atomic():
         task = Task.objects.create(**fields, created_at=at, schedule_changed_at=at)
         if alongside is not None:
             alongside(task)
     outcome = settle(task.pk, at=at, within=within)
-    # Somebody who has changed it meanwhile wants it: then it stays, and says that it is refused.
-    if outcome.refusal and undo(task, at=at):
+    # If somebody has changed the task meanwhile, it stays, with the status `refused`.
+    if outcome.refusal and undo_creation(task, at=at):
         raise ScheduleRefused(outcome.refusal)
     return task
 
 
-def undo(created: Task, *, at: datetime) -> bool:
-    """The row goes, unless it may have left a trace elsewhere: then it stays as the mark of a deletion.
-
-    False where somebody has changed it meanwhile.
-    """
+def undo_creation(created: Task, *, at: datetime) -> bool:
+    """Removes the row, or marks it deleted where it may have left a trace elsewhere. False where it was changed."""
     with transaction.atomic():
         row = Task.objects.living().select_for_update().filter(pk=created.pk, generation=1).first()
         if row is None:
             return False
         TaskCreation.objects.filter(task=row).delete()
         if row.synced_generation or row.unsettled_until or row.run_by_hand_at:
-            hide(Task.objects.filter(pk=row.pk), at=at)
+            mark_deleted(Task.objects.filter(pk=row.pk), at=at)
         else:
             row.delete()
     return True
 
 
-def hide(tasks: TaskQuerySet, *, at: datetime) -> int:
+def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
     return tasks.living().update(deleted_at=at, title="", prompt="", updated_at=at, generation=F("generation") + 1)
 
 
-def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
-    """Writes only the columns that are named.
+def update_task(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
+    """Writes only the named columns.
 
-    Raises TaskGone; and ScheduleRefused where the changes name the schedule or the zone, which then have their former
-    values again, unless somebody else has written meanwhile.
+    Raises TaskGone. Raises ScheduleRefused where the changes name the schedule or the time zone; these then have their
+    former values again, unless somebody else has written meanwhile.
     """
     if not changes:
         return
@@ -77,10 +75,10 @@ def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: floa
         if row is None:
             raise TaskGone
         former = {name: getattr(row, name) for name in (*changes, "updated_at", "schedule_changed_at")}
-        moments = {"updated_at": at}
+        timestamps = {"updated_at": at}
         if any(name in changes and changes[name] != former[name] for name in SCHEDULE_FIELDS):
-            moments["schedule_changed_at"] = at
-        Task.objects.filter(pk=task.pk).update(**changes, **moments, generation=F("generation") + 1)
+            timestamps["schedule_changed_at"] = at
+        Task.objects.filter(pk=task.pk).update(**changes, **timestamps, generation=F("generation") + 1)
     outcome = settle(task.pk, at=at, within=within)
     if outcome.refusal and any(name in changes for name in SCHEDULE_FIELDS):
         written = Task.objects.living().filter(pk=task.pk, generation=row.generation + 1)
@@ -89,7 +87,7 @@ def change(task: Task, changes: Mapping[str, Any], *, at: datetime, within: floa
             raise ScheduleRefused(outcome.refusal)
 
 
-def delete(task: Task, *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
-    """Hides the task everywhere at once. The row stays, without its text, as the evidence of whose runs those were."""
-    hide(Task.objects.filter(pk=task.pk), at=at)
+def delete_task(task: Task, *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
+    """Hides the task everywhere at once. Its row stays, without title and prompt: it tells whose runs those were."""
+    mark_deleted(Task.objects.filter(pk=task.pk), at=at)
     settle(task.pk, at=at, within=within)

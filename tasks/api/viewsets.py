@@ -168,9 +168,9 @@ class TaskViewSet(TaskAPIViewSet):
         with errors.write_errors():
             if self.idempotency_key:
                 key = idempotency.Key(caller.pk, self.idempotency_key, idempotency.digest_of_body(self.body))
-                task, is_replayed = idempotency.create_once(fields, key, at=now, within=within)
+                task, is_replayed = idempotency.create_task_once(fields, key, at=now, within=within)
             else:
-                task = writes.create(fields, at=now, within=within)
+                task = writes.create_task(fields, at=now, within=within)
         response = self.written(task, deadline=deadline)
         if is_replayed:
             response["Idempotent-Replayed"] = "true"
@@ -181,13 +181,13 @@ class TaskViewSet(TaskAPIViewSet):
         task, deadline = self.get_object(), upstream.deadline_from_now()
         changes = {name: value for name, value in self.body.items() if name not in ("id", "account_id")}
         with errors.write_errors():
-            writes.change(task, changes, at=timezone.now(), within=settling_time(deadline))
+            writes.update_task(task, changes, at=timezone.now(), within=settling_time(deadline))
         return self.written(task, deadline=deadline)
 
     @schema.delete_task
     def destroy(self, request: Request) -> Response:
         task = self.get_object()
-        writes.delete(task, at=timezone.now(), within=settling_time(upstream.deadline_from_now()))
+        writes.delete_task(task, at=timezone.now(), within=settling_time(upstream.deadline_from_now()))
         return Response({"status": "success"})
 
     def written(self, task: Task, *, deadline: float) -> HttpResponse:

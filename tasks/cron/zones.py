@@ -1,7 +1,7 @@
-"""Time zones: any IANA name is accepted, and Trigger.dev is told the one that it knows with the same clock.
+"""Time zones. Any IANA name is accepted, and Trigger.dev gets the name that it knows for the same clock.
 
-Trigger.dev knows the 419 names of its ICU (recorded: timezones), which are older than
-today's: `Asia/Calcutta` and not `Asia/Kolkata`.
+Trigger.dev knows the 419 names of its ICU (recorded: timezones), some of them older than the current IANA name:
+`Asia/Calcutta`, not `Asia/Kolkata`.
 """
 
 from functools import cache
@@ -11,27 +11,21 @@ NOT_AT_TRIGGER = "Etc/GMT+12"
 
 
 class ZoneError(ValueError):
-    """The message says what is wrong, for the person who wrote the name."""
+    """An invalid time zone. The message says what is wrong with it."""
 
 
 def check(name: str) -> None:
-    """Raises ZoneError with the reason for what is no IANA name, or has no counterpart at Trigger.dev."""
-    at_trigger(name)
-
-
-def at_trigger(name: str) -> str:
-    """The name under which Trigger.dev knows the zone."""
+    """Raises ZoneError for a name that is not an IANA name, or that Trigger.dev has no equivalent for."""
     if name == NOT_AT_TRIGGER:
-        raise ZoneError(f"{name} is a zone whose clock Trigger.dev does not know: nobody lives there.")
+        raise ZoneError(f"{name} is a zone without an equivalent at Trigger.dev.")
     if name not in names():
-        alike = [known for known in names() if known.lower() == name.lower()]
-        hint = f"Did you mean {alike[0]}?" if alike else "For example: UTC, Europe/London, America/New_York."
+        similar = [known for known in names() if known.lower() == name.lower()]
+        hint = f"Did you mean {similar[0]}?" if similar else "For example: UTC, Europe/London, America/New_York."
         raise ZoneError(f"This is not an IANA time zone. {hint}")
-    return sent(name)
 
 
-def sent(name: str) -> str:
-    """As `at_trigger`, for a name that has been checked before."""
+def trigger_name(name: str) -> str:
+    """The name that Trigger.dev has for a zone that has passed `check`."""
     return ALIASES.get(name, name)
 
 
@@ -224,7 +218,7 @@ ALIASES = {
 
 @cache
 def zone(name: str) -> ZoneInfo:
-    """Raises KeyError for what is no zone, also where it is a folder of them."""
+    """Raises KeyError for a name that is not a zone, such as `America`, which is a folder of zones."""
     try:
         return ZoneInfo(name)
     except (OSError, ValueError) as error:

@@ -33,7 +33,7 @@ class Budget:
     environment: str
 
     def pay(self, who: Payer | None) -> None:
-        """For one call, right before it is sent. Raises ShareSpent or NotAsked."""
+        """For one call, right before it is sent. Raises QuotaSpent or NotSent."""
         lookup = who.lookup if who is not None else None
         limits = self._limits_of(who) if who is None or lookup is None else self._lookups_of(who)
         refuse_when(rate_limits.take(*limits, at=time.time()))
@@ -41,7 +41,7 @@ class Budget:
             lookup.calls += 1
 
     def permit_lookup(self, who: Payer) -> None:
-        """Raises ShareSpent or NotAsked, whatever is looked for, since nobody knows yet what it will cost."""
+        """Raises QuotaSpent or NotSent, whatever is looked for, since nobody knows yet what it will cost."""
         refuse_when(rate_limits.spent(*self._lookups_of(who), *self._limits_of(who), at=time.time()))
 
     def note_found(self, who: Payer, lookup: Lookup) -> None:
@@ -74,7 +74,7 @@ def refuse_when(spent: Spent | None) -> None:
         return
     name, _, _ = spent.limit.name.partition(":")
     error, detail = {
-        "share": (errors.ShareSpent, "this minute's share of its calls is spent"),
-        "vain": (errors.ShareSpent, f"runs were looked for in vain {spent.limit.most} times within a minute"),
-    }.get(name, (errors.NotAsked, "all that it may be asked within a minute is spent"))
+        "share": (errors.QuotaSpent, "this minute's share of its calls is spent"),
+        "vain": (errors.QuotaSpent, f"runs were looked for in vain {spent.limit.most} times within a minute"),
+    }.get(name, (errors.NotSent, "all that it may be asked within a minute is spent"))
     raise error(detail, retry_after=spent.seconds, reason=name)

@@ -1,7 +1,7 @@
-"""Manners towards Trigger.dev: whether a call may be sent at all, and what is learnt from how it ends.
+"""Whether a call to Trigger.dev may be sent now, and what its result means for later calls.
 
-After a 429 nothing is sent until its reset, by any process where Redis is there. After repeated failures nothing for a
-while, and then one call that nobody waits for. What is sent is paid out of the budget.
+After a 429 nothing is sent until the rate-limit reset, by any process that shares the Redis. Each kind of call has a
+circuit breaker, since Trigger.dev can fail at one kind and answer the others. Calls count against a quota.
 """
 
 import logging
@@ -17,17 +17,17 @@ import prometheus_client
 from django.conf import settings
 from django.core.cache import cache
 
-from tasks.gateway.breaker import TRYING, Breakers, Failure
+from tasks.gateway.breaker import CircuitBreaker
 from tasks.gateway.budget import Budget
 from tasks.gateway.payers import payer
 from tasks.trigger import errors
-from tasks.trigger.client import PROBES, Route
-from tasks.trigger.responses import LONGEST_RETRY_AFTER
+from tasks.trigger.client import PROBES, ROUTES, Route
+from tasks.trigger.responses import MAX_RETRY_AFTER
 
-# Seconds: also where the reset that Trigger.dev names has passed already.
-SHORTEST_STOP = 1.0
-# A call that had less time than this, in seconds, says nothing about Trigger.dev when the time is up.
-FAIR_PATIENCE = 1.0
+# Seconds; also where the reset that Trigger.dev names has passed already.
+MIN_STOP = 1.0
+# A call that had less time than this, in seconds, proves nothing about Trigger.dev when it times out.
+MIN_PATIENCE = 1.0
 OUTCOMES: dict[type[errors.TriggerError], str] = {
     errors.NotFound: "not_found",
     errors.Refused: "refused",
@@ -37,31 +37,25 @@ OUTCOMES: dict[type[errors.TriggerError], str] = {
     errors.Failed: "failed",
     errors.BrokenAnswer: "broken",
 }
-FAILURES: dict[type[errors.TriggerError], Failure] = {
-    errors.NotReached: Failure.SILENT,
-    errors.TimedOut: Failure.SILENT,
-    errors.Failed: Failure.BAD,
-    errors.BrokenAnswer: Failure.BAD,
-}
 CALLS = prometheus_client.Counter(
-    "recoup_trigger_calls", "Calls to Trigger.dev, and such as were not sent, by how they ended.", ["route", "outcome"]
+    "recoup_trigger_calls", "Calls to Trigger.dev by outcome, calls that were not sent included.", ["route", "outcome"]
 )
-RESTING = prometheus_client.Gauge(
-    "recoup_trigger_resting",
-    "Workers that leave Trigger.dev, or one kind of question, alone after failures.",
+CIRCUIT_OPEN = prometheus_client.Gauge(
+    "recoup_trigger_circuit_open",
+    "Workers in which the circuit breaker of this kind of call is open.",
+    ["route"],
     multiprocess_mode="livesum",
 )
 
 logger = logging.getLogger(__name__)
 
-
-# Whether the present call is the one that tries again.
+# Whether the present call is a trial of an open circuit breaker.
 _is_trial: ContextVar[bool] = ContextVar("is_trial", default=False)
 
 
 @contextmanager
 def trial() -> Iterator[None]:
-    """Within it a call is the one that tries again whether its kind is answered."""
+    """A call within it is the trial of its open circuit breaker."""
     token = _is_trial.set(True)
     try:
         yield
@@ -69,14 +63,14 @@ def trial() -> Iterator[None]:
         _is_trial.reset(token)
 
 
-class Manners:
-    """The gate of the process's one client. `start_trial`: has one call of a kind sent behind all answers."""
+class Gate:
+    """The gate of the process's client. `start_trial` sends a probe in the background; False if it cannot."""
 
     def __init__(self, environment: str, *, start_trial: Callable[[Route], bool]) -> None:
         self.budget = Budget(environment)
         self._stop_name, self._start_trial = f"stopped:{environment}", start_trial
         self._lock = threading.Lock()
-        self._breakers = Breakers(PROBES)
+        self._breakers = {route: CircuitBreaker() for route in ROUTES.values()}
         self._stopped_until = 0.0
         self._summary = Summary()
 
@@ -87,103 +81,123 @@ class Manners:
     def _passed(self, route: Route, *, patience: float) -> Iterator[None]:
         is_trial = _is_trial.get()
         try:
-            self._refuse_until_reset()
-            is_trial = is_trial or self._refuse_while_resting(route)
+            self._check_rate_limit()
+            is_trial = is_trial or self._check_breaker(route)
             self.budget.pay(payer.get())
-        except errors.NotAsked as error:
+        except errors.NotSent as error:
             self._count(route, error.reason)
             if is_trial:
-                self._give_back(route)
+                self._cancel_trial(route)
             raise
         try:
             yield
         except errors.TriggerError as error:
             self._count(route, OUTCOMES[type(error)])
-            self._learn(route, error, is_trial=is_trial, patience=patience)
+            self._record(route, error, is_trial=is_trial, patience=patience)
             raise
         self._count(route, "answered")
-        self._learn(route, None, is_trial=is_trial, patience=patience)
+        self._record(route, None, is_trial=is_trial, patience=patience)
 
     # --- Before a call -----------------------------------------------------------------------------------------------
 
-    def _refuse_while_resting(self, route: Route) -> bool:
-        """Whether this call is the one that tries again."""
-        with self._lock:
-            admission = self._breakers.admit(route, now=time.time())
-        self._try(admission.trials)
-        if not admission.is_admitted:
-            raise errors.Resting(retry_after=admission.seconds or TRYING, reason="resting")
-        return admission.is_trial
-
-    def _refuse_until_reset(self) -> None:
+    def _check_rate_limit(self) -> None:
         left = self.seconds_until_reset()
         if left:
-            raise errors.NotAsked("it asked us to wait", retry_after=left, reason="until_reset")
+            raise errors.NotSent("the rate limit is not reset yet", retry_after=left, reason="until_reset")
 
-    def _give_back(self, route: Route) -> None:
+    def _check_breaker(self, route: Route) -> bool:
+        """Whether this call is itself the trial. Raises CircuitOpen.
+
+        Trials are probes in the background. No probe can start a run, so there the next call is the trial, once no
+        other breaker is open.
+        """
         with self._lock:
-            self._breakers.give_back(route)
+            breaker, now = self._breakers[route], time.time()
+            if not breaker.is_open:
+                return False
+            probed = [route] if route in PROBES else [other for other in PROBES if self._breakers[other].is_open]
+            if not probed and breaker.start_trial(now=now):
+                return True
+            started = [other for other in probed if self._breakers[other].start_trial(now=now)]
+            seconds = breaker.seconds_left(now=now)
+        for other in started:
+            if not self._start_trial(other):
+                self._cancel_trial(other)
+        raise errors.CircuitOpen(retry_after=max(seconds, MIN_STOP), reason="circuit_open")
 
-    def _try(self, routes: tuple[Route, ...]) -> None:
-        for route in routes:
-            if not self._start_trial(route):
-                self._give_back(route)
+    def _cancel_trial(self, route: Route) -> None:
+        with self._lock:
+            self._breakers[route].cancel_trial()
 
     # --- After a call ------------------------------------------------------------------------------------------------
 
-    def _learn(self, route: Route, error: errors.TriggerError | None, *, is_trial: bool, patience: float) -> None:
+    def _record(self, route: Route, error: errors.TriggerError | None, *, is_trial: bool, patience: float) -> None:
         if isinstance(error, errors.TooManyRequests):
             self._stop(error.retry_after)
-        if isinstance(error, errors.TimedOut) and patience < min(FAIR_PATIENCE, settings.REQUEST_DEADLINE / 2):
+        if isinstance(error, errors.TimedOut) and patience < min(MIN_PATIENCE, settings.REQUEST_DEADLINE / 2):
             if is_trial:
-                self._give_back(route)
+                self._cancel_trial(route)
             return
-        failure = FAILURES.get(type(error)) if error is not None else None
         with self._lock:
-            before = self._breakers.has_open()
-            trials = self._breakers.learn(route, failure, is_trial=is_trial, now=time.time())
-            after = self._breakers.has_open()
-            RESTING.set(int(after))
-        if after and not before:
-            logger.warning("Trigger.dev has failed repeatedly (%s). It is left alone, and tried by one call", error)
-        if before and not after:
-            logger.warning("Trigger.dev answers again")
-        self._try(trials)
+            was_open = self._has_open_breaker()
+            if is_failure(route, error, is_trial=is_trial):
+                self._breakers[route].record_failure(now=time.time(), is_trial=is_trial)
+            else:
+                self._breakers[route].record_success()
+            is_open = self._has_open_breaker()
+            CIRCUIT_OPEN.labels(route).set(int(self._breakers[route].is_open))
+        if is_open and not was_open:
+            logger.warning("Trigger.dev has failed repeatedly, so a circuit breaker is open. The last error: %s", error)
+        if was_open and not is_open:
+            logger.warning("Trigger.dev answers again, and all circuit breakers are closed")
 
     def _stop(self, seconds: float) -> None:
-        seconds = max(seconds, self.seconds_until_reset(), SHORTEST_STOP)
+        seconds = max(seconds, self.seconds_until_reset(), MIN_STOP)
         self._stopped_until = time.time() + seconds
         if settings.CACHE_IS_SHARED:
-            # Django's Redis takes whole seconds; what is kept says itself when it ends.
+            # Django's Redis cache takes whole seconds; the stored value says when the stop ends.
             cache.set(self._stop_name, self._stopped_until, math.ceil(seconds) + 1)
-        logger.warning("Trigger.dev asks us to wait: nothing is sent for %.1f seconds", seconds)
+        logger.warning("Trigger.dev has rate limited us: nothing is sent for %.1f seconds", seconds)
 
     def seconds_until_reset(self) -> float:
-        """0.0 when Trigger.dev has not asked us to wait."""
+        """0.0 when no 429 is in force."""
         now = time.time()
         shared = cache.get(self._stop_name, 0.0) if settings.CACHE_IS_SHARED else 0.0
         left = max(self._stopped_until, shared or 0.0) - now
-        # What is further ahead than any reset was told by a clock that has been set back since.
-        return left if 0 < left <= LONGEST_RETRY_AFTER else 0.0
+        # A reset further ahead than possible was stored before the clock went back.
+        return left if 0 < left <= MAX_RETRY_AFTER else 0.0
 
-    def is_resting(self) -> bool:
-        """Whether some kind of question is not asked after failures."""
+    def has_open_breaker(self) -> bool:
         with self._lock:
-            return self._breakers.has_open()
+            return self._has_open_breaker()
 
-    def leaves_alone(self, route: Route) -> bool:
-        """Whether a call of this kind would be refused, for whatever Trigger.dev has done."""
+    def _has_open_breaker(self) -> bool:
+        return any(breaker.is_open for breaker in self._breakers.values())
+
+    def would_refuse(self, route: Route) -> bool:
+        """Whether a call of this kind would not be sent, because of what Trigger.dev answered before."""
         with self._lock:
-            rests = self._breakers.rests(route)
-        return rests or self.seconds_until_reset() > 0
+            is_open = self._breakers[route].is_open
+        return is_open or self.seconds_until_reset() > 0
 
     def _count(self, route: Route, outcome: str) -> None:
         CALLS.labels(route, outcome).inc()
         self._summary.count(outcome, at=time.time())
 
 
+def is_failure(route: Route, error: errors.TriggerError | None, *, is_trial: bool) -> bool:
+    """Whether the result counts against the kind of call.
+
+    A 500 or a broken answer counts for lists only: a single run or schedule can break the answer about itself
+    (recorded: run_get_packet_*, cron_L_bare_poison_create). A trial asks for nothing that exists, so there it counts.
+    """
+    if isinstance(error, errors.NotReached | errors.TimedOut):
+        return True
+    return isinstance(error, errors.Failed | errors.BrokenAnswer) and (route == "runs" or is_trial)
+
+
 class Summary:
-    """A line in the log for each minute in which Trigger.dev was asked, or would have been."""
+    """One log line for each minute with calls: how many there were, by outcome."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -199,4 +213,4 @@ class Summary:
             self._counts[outcome] += 1
         if former:
             parts = ", ".join(f"{count} {name}" for name, count in former.most_common())
-            logger.info("Trigger.dev was asked within a minute: %s", parts)
+            logger.info("Calls to Trigger.dev in one minute: %s", parts)

@@ -12,13 +12,13 @@ from tasks.gateway.payers import Lookup, payer
 def looking_up() -> Iterator[None]:
     """Within it is asked for a run; whatever is raised, it was looked for in vain.
 
-    Raises ShareSpent or NotAsked where the payer has looked too often, whatever it looks for now.
+    Raises QuotaSpent or NotSent where the payer has looked too often, whatever it looks for now.
     """
     who = payer.get()
     if who is None:
         yield
         return
-    budget, lookup = upstream.manners().budget, Lookup()
+    budget, lookup = upstream.gate().budget, Lookup()
     budget.permit_lookup(who)
     token = payer.set(replace(who, lookup=lookup))
     try:

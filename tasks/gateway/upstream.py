@@ -17,7 +17,7 @@ from django.core.signals import setting_changed
 
 from core import digests
 from tasks.gateway.flights import Flights
-from tasks.gateway.gate import Manners, trial
+from tasks.gateway.gate import Gate, trial
 from tasks.trigger import errors
 from tasks.trigger.client import CONNECTIONS, PROBES, Route, TriggerClient
 
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 
 @cache
 def client() -> TriggerClient:
-    return TriggerClient(settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY, manners())
+    return TriggerClient(settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY, gate())
 
 
 @cache
-def manners() -> Manners:
-    return Manners(environment(), start_trial=start_trial)
+def gate() -> Gate:
+    return Gate(environment(), start_trial=start_trial)
 
 
 @cache
@@ -93,7 +93,7 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
     if again and deadline - time.monotonic() > WORTH_ASKING:
         answers |= _wait_for(again, deadline=deadline)[0]
     failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
-    failed = [error for error in failures if not isinstance(error, errors.NotFound | errors.NotAsked)]
+    failed = [error for error in failures if not isinstance(error, errors.NotFound | errors.NotSent)]
     for error in failed[:1]:
         _log(error)
     if failed:
@@ -103,7 +103,7 @@ def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) 
 
 def _is_worth_asking(answer: object, was_joined: bool) -> bool:
     """Once more: what somebody else's deadline ended, or what somebody else could not pay."""
-    return isinstance(answer, errors.TimedOut) or (was_joined and isinstance(answer, errors.NotAsked))
+    return isinstance(answer, errors.TimedOut) or (was_joined and isinstance(answer, errors.NotSent))
 
 
 def _wait_for(
@@ -146,7 +146,7 @@ def finish() -> None:
     """Waits until every call under way has ended, and lets go of the threads and connections."""
     flights().finish()
     client().close()
-    for made in (client, manners, environment, flights):
+    for made in (client, gate, environment, flights):
         made.cache_clear()
 
 
@@ -157,7 +157,7 @@ def _log_failure(future: Future[object]) -> None:
 
 
 def _log(error: BaseException) -> None:
-    if isinstance(error, errors.NotAsked):
+    if isinstance(error, errors.NotSent):
         return
     if isinstance(error, errors.TriggerError):
         logger.warning("%s", error)
@@ -167,7 +167,7 @@ def _log(error: BaseException) -> None:
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:
     if setting in ("TRIGGER_API_URL", "TRIGGER_SECRET_KEY"):
-        for made in (client, manners, environment):
+        for made in (client, gate, environment):
             made.cache_clear()
 
 

@@ -70,7 +70,7 @@ def kept_times(expression: str, timezone: str, *, now: datetime) -> tuple[dateti
 
 def still_counts(fire: Fire, task: Task) -> bool:
     """Whether the run was made with the cron and the zone that the task has now."""
-    return fire.timezone == zones.sent(task.timezone) and fire.timestamp >= task.schedule_changed_at
+    return fire.timezone == zones.trigger_name(task.timezone) and fire.timestamp >= task.schedule_changed_at
 
 
 # --- The payload of the newest run -----------------------------------------------------------------------------------

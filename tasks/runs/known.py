@@ -125,7 +125,7 @@ def alone(question: Question, *, now: datetime, deadline: Deadline) -> Snapshot:
         return kept_or_fetched(question, now=now, deadline=deadline)
     lock, until = f"{question.is_one_by}:asking", time.monotonic() + ASKED_BY_ANOTHER_FOR
     while not (is_ours := cache.add(lock, True, ASKED_BY_ANOTHER_FOR)) and time.monotonic() < until:
-        if upstream.manners().leaves_alone(question.route):  # then nobody brings it, and nobody is asked
+        if upstream.gate().would_refuse(question.route):  # then nobody brings it, and nobody is asked
             break
         time.sleep(LOOK_EVERY)
     try:

@@ -81,7 +81,7 @@ def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
         "timestamp": format_timestamp(at),
         "lastTimestamp": format_timestamp(fire.timestamp) if fire and is_known else None,
         "externalId": str(task.pk),
-        "timezone": zones.sent(task.timezone),
+        "timezone": zones.trigger_name(task.timezone),
         "upcoming": [format_timestamp(moment) for moment in upcoming(task, at=at)],
     }
 

@@ -1,104 +1,62 @@
-"""Schedules of ours that no task has, and second ones of a task: found in the whole list, and deleted one by one.
+"""Which listed schedules of ours belong to no task, or are duplicates. Pure; `reconciliation` deletes them."""
 
-What is deleted here cannot be had back, so nothing is believed that is not fresh: each is looked at again, at
-Trigger.dev and in the database, right before it goes.
-"""
-
+from collections.abc import Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
 from django.conf import settings
 
 from core.text import parse_uuid
-from tasks.models import SyncStatus, Task
-from tasks.schedules.planning import Step, look, plan, task_named_by, wanted_by
-from tasks.schedules.reconciliation import Change, Reconciliation, Result, deadline
-from tasks.schedules.schedule_list import ScheduleList
-from tasks.trigger import errors
+from tasks.schedules.planning import task_id_of
 from tasks.trigger.types import Schedule
 
-NO_TASK, SECOND = "no task has it", "the task has another one"
-# More than this many, or than this part of ours, are not deleted without a second word.
-MANY, LARGE_PART = 10, 0.1
+# More than this many, or than this part of ours, are only deleted with --yes.
+MAX_WITHOUT_YES, MAX_PART_WITHOUT_YES = 10, 0.1
 
 
 @dataclass(frozen=True)
-class Surplus:
-    """`orphans` have no living task; `second` ones have a task that has another schedule. `ours`: how many in all.
+class Unmatched:
+    """`orphans` have no living task; the task of a `duplicate` has another schedule. `ours`: how many are ours in all.
 
-    `foreign` ones start a living task of ours under a key that is not ours.
+    `foreign` ones start a living task of ours with a key that is not ours.
     """
 
     orphans: list[Schedule]
-    second: list[Schedule]
+    duplicates: list[Schedule]
     foreign: list[Schedule]
     ours: int
 
 
-def is_much(count: int, of: int) -> bool:
-    return count > MANY or count > of * LARGE_PART
-
-
-def find(listed: ScheduleList, living: dict[UUID, str | None], *, among: set[UUID] | None) -> Surplus:
-    """`living`: the schedule ids of the living tasks; `among`: only schedules of these tasks, deleted ones included."""
-    orphans, second, foreign, ours = [], [], [], 0
-    for schedule in listed.schedules:
-        task_id = task_named_by(schedule)
+def find_unmatched(
+    schedules: Iterable[Schedule], living: dict[UUID, str | None], *, only_tasks: set[UUID] | None
+) -> Unmatched:
+    """`living`: the schedule ids of living tasks. `only_tasks`: leave out schedules of all other tasks."""
+    orphans, duplicates, foreign, ours = [], [], [], 0
+    for schedule in schedules:
+        task_id = task_id_of(schedule)
         if task_id is None and is_foreign(schedule, living):
             foreign.append(schedule)
-        if task_id is None or (among is not None and task_id not in among):
+        if task_id is None or (only_tasks is not None and task_id not in only_tasks):
             continue
         ours += 1
         if task_id not in living:
             orphans.append(schedule)
         elif schedule.key is None and living[task_id] != schedule.id:
-            second.append(schedule)
-    return Surplus(orphans, second, foreign, ours)
+            duplicates.append(schedule)
+    return Unmatched(orphans, duplicates, foreign, ours)
 
 
 def is_foreign(schedule: Schedule, living: dict[UUID, str | None]) -> bool:
-    """Not the one that its task has adopted."""
+    """Whether it starts a living task without being the schedule that the task has adopted."""
     task_id = parse_uuid(schedule.external_id)
     is_our_task = not schedule.is_declarative and schedule.task == settings.TRIGGER_TASK_IDENTIFIER
     return is_our_task and task_id in living and living[task_id] != schedule.id
 
 
-def delete(schedules: list[Schedule], work: Reconciliation) -> None:
-    for done, schedule in enumerate(schedules, 1):
-        change = delete_one(schedule, work)
-        if change is not None:
-            work.note(change)
-        work.watcher.on_progress("Looking again" if work.is_dry else "Deleting", done, len(schedules))
+def needs_confirmation(count: int, of: int) -> bool:
+    return count > MAX_WITHOUT_YES or count > of * MAX_PART_WITHOUT_YES
 
 
-def delete_one(schedule: Schedule, work: Reconciliation) -> Change | None:
-    """None when there is nothing to delete any more."""
-    task_id, client = task_named_by(schedule), work.pace.client
-    if task_id is None:
-        return None
-    try:
-        again = work.pace.ask(lambda deadline: client.retrieve_schedule(schedule.id, deadline=deadline))
-        reason = why_surplus(again, task_id, work) if task_named_by(again) == task_id else ""
-        if not reason:
-            return None
-        if work.is_dry:
-            return Change(Result.PLANNED, Step.DELETE, task_id, schedule.id, reason)
-        work.pace.ask(lambda deadline: client.delete_schedule(schedule.id, deadline=deadline))
-        return Change(Result.DONE, Step.DELETE, task_id, schedule.id, reason)
-    except errors.NotFound:
-        return None
-    except errors.TriggerError as error:
-        return Change(Result.FAILED, Step.DELETE, task_id, schedule.id, str(error))
-
-
-def why_surplus(schedule: Schedule, task_id: UUID, work: Reconciliation) -> str:
-    """Empty when the schedule is its task's, or may become so: the task's other one must be there, and right."""
-    row = Task.objects.living().filter(pk=task_id).first()
-    if row is None:
-        return NO_TASK
-    if schedule.key is not None or row.sync_status is not SyncStatus.IN_SYNC:
-        return ""
-    wanted = wanted_by(row)
-    other = work.pace.ask(lambda _: look(wanted, row.trigger_schedule_id, work.pace.client, deadline=deadline))
-    is_there = other is not None and other.id != schedule.id and plan(wanted, other) is Step.NOTHING
-    return SECOND if is_there else ""
+def shortened(schedules: list[Schedule]) -> str:
+    shown = [schedule.id for schedule in schedules[:MAX_WITHOUT_YES]]
+    return ", ".join([*shown, "..."] if len(schedules) > len(shown) else shown)

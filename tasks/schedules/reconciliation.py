@@ -1,36 +1,44 @@
-"""One pass that makes Trigger.dev equal to the tasks, and says what it found and did.
+"""One pass of `sync_schedules`: Trigger.dev is made equal to the tasks, and a report says what was found and done.
 
-It settles what is not settled, waiting out what may still take effect. With the whole list of schedules at hand it also
-finds drift, which is settled like everything else, and schedules of ours that no task has.
+The pass settles what is pending, and waits until no earlier request can still take effect. With `full` it also compares
+every task with the whole list of schedules: drift is settled like any pending task, orphans are deleted.
 """
 
 import heapq
 import logging
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
-from functools import partial
 from uuid import UUID
 
+from django.db import Error as DatabaseError
 from django.db import IntegrityError, transaction
 
+from tasks.gateway.environment import NotOurEnvironment, check_environment
 from tasks.models import SyncStatus, Task, TaskQuerySet
-from tasks.schedules import schedule_list
-from tasks.schedules.pacing import LONGEST_CALL, Pace
-from tasks.schedules.planning import Step, Wanted, look, may_be, plan, task_named_by, wanted_by
-from tasks.schedules.schedule_list import ScheduleList
-from tasks.schedules.settling import LEASE, UNSETTLED_FOR, Outcome, settle
+from tasks.schedules import orphans
+from tasks.schedules.pacing import Pace, Unavailable, next_deadline
+from tasks.schedules.planning import (
+    DesiredSchedule,
+    Step,
+    can_belong,
+    desired_schedule,
+    find_schedule,
+    plan,
+    task_id_of,
+)
+from tasks.schedules.report import Change, Options, Progress, Report, Result
+from tasks.schedules.settling import LEASE, UNSETTLED_FOR, Outcome, OutcomeKind, settle
 from tasks.trigger import errors
 from tasks.trigger.types import Schedule
 
-# How often a task is looked at in one pass, and how many of these looks may fail.
-MOST_LOOKS = 8
-MOST_FAILURES = 3
+# How many attempts a task gets in one pass, and how many of them may fail.
+MAX_ATTEMPTS = 8
+MAX_FAILURES = 3
 PAUSE_AFTER_FAILURE = timedelta(seconds=1)
-# Each call of an attempt is bounded by the lease; an attempt as a whole need not be shorter than that.
+NO_TASK, DUPLICATE = "no task has it", "the task has another one"
+# The lease bounds each call of an attempt, so the attempt as a whole may take as long.
 ATTEMPT_WITHIN = LEASE.total_seconds()
 
 logger = logging.getLogger(__name__)
@@ -40,138 +48,142 @@ class NothingDeployed(Exception):
     """Trigger.dev lists no schedules, though it has some: nothing may be deployed at the moment"""
 
 
-class Result(StrEnum):
-    DONE = "done"
-    PLANNED = "planned"
-    FAILED = "failed"
+def run_pass(options: Options, *, pace: Pace, progress: Progress) -> Report:
+    """Never raises for what Trigger.dev does."""
+    tasks: TaskQuerySet = Task.objects.all()
+    if options.account is not None:
+        tasks = tasks.filter(account=options.account)
+    work = Reconciliation(tasks, pace=pace, is_dry=options.is_dry, progress=progress)
+    report = Report(tasks=tasks.living().count(), changes=work.changes, is_dry=options.is_dry)
+    try:
+        if not options.is_dry:
+            check_environment(at=pace.now())
+        work.settle_pending()
+        if options.full:
+            listed = work.read_list()
+            work.repair_drift(listed)
+            work.remove_unmatched(listed, options, report)
+    except (Unavailable, NothingDeployed) as error:
+        report.problems.append(f"{error.__doc__}: {error}.")
+    except (NotOurEnvironment, errors.TriggerError) as error:
+        report.problems.append(f"{error}.")
+    except DatabaseError as error:
+        logger.exception("The pass ended early")
+        report.problems.append(f"The database failed: {str(error).strip()}")
+    return report
 
 
 @dataclass(frozen=True)
-class Change:
-    """One schedule that was not as its task wants it, and what came of it. `schedule_id` where it is known."""
+class ListedSchedules:
+    """The whole list of schedules; `unreadable` is how many of them Trigger.dev cannot show."""
 
-    result: Result
-    step: Step
-    task_id: UUID
-    schedule_id: str | None = None
-    reason: str = ""
-
-
-class Watcher:
-    """Is told how a pass goes on."""
-
-    def on_change(self, change: Change) -> None:
-        """Something was done, is planned, or failed."""
-
-    def on_progress(self, doing: str, done: int, total: int) -> None:
-        """`done` of `total` are dealt with."""
+    schedules: list[Schedule]
+    unreadable: int
 
 
 @dataclass
 class Reconciliation:
-    """One pass over `tasks`, deleted ones included. A dry one writes nothing, here or at Trigger.dev."""
+    """A pass over `tasks`, deleted ones included. A dry run writes nothing, neither here nor at Trigger.dev."""
 
     tasks: TaskQuerySet
     pace: Pace
     is_dry: bool
-    watcher: Watcher = field(default_factory=Watcher)
+    progress: Progress = field(default_factory=Progress)
     changes: list[Change] = field(default_factory=list)
-    # What a dry pass would write down: by task, the schedule without a key that it would adopt.
+    # By task: the schedule without a key that it adopts. In a dry run no row says so.
     adopted: dict[UUID, str] = field(default_factory=dict)
 
-    # --- What is not settled -----------------------------------------------------------------------------------------
+    # --- Pending tasks -----------------------------------------------------------------------------------------------
 
     def settle_pending(self) -> None:
         now = self.pace.now()
         due: dict[UUID, datetime] = {}
         for task in self.tasks.unsettled().order_by("updated_at", "pk"):
-            # Only the mark is left: looking before its time would prove nothing, and renew it.
+            # Only the mark is left: an earlier attempt would prove nothing, and renew the mark.
             is_waiting = task.synced_generation == task.generation and task.unsettled_until
             due[task.pk] = at_most(task.unsettled_until, now + UNSETTLED_FOR) if is_waiting else now
-        self.deal_with(due, "Settling")
+        self.process(due, "Settling")
 
-    def deal_with(self, due: dict[UUID, datetime], doing: str) -> None:
-        if self.is_dry:
-            for done, task_id in enumerate(due, 1):
-                self.plan_for(task_id)
-                self.watcher.on_progress(doing, done, len(due))
-        else:
-            self.settle_all(due, doing)
+    def process(self, due: dict[UUID, datetime], activity: str) -> None:
+        if not self.is_dry:
+            self.settle_all(due, activity)
+            return
+        for done, task_id in enumerate(due, 1):
+            self.plan_for(task_id)
+            self.progress.on_progress(activity, done, len(due))
 
-    def settle_all(self, due: dict[UUID, datetime], doing: str) -> None:
-        """Each until it is in sync or has failed too often. Raises Away."""
-        queue = [(moment, number, task_id) for number, (task_id, moment) in enumerate(due.items())]
+    def settle_all(self, due: dict[UUID, datetime], activity: str) -> None:
+        """Settles each task until it is in sync or has failed too often. Raises Unavailable."""
+        queue = [(at, number, task_id) for number, (task_id, at) in enumerate(due.items())]
         heapq.heapify(queue)
-        looks: Counter[UUID] = Counter()
-        failures: Counter[UUID] = Counter()
+        attempts, failures = Counter[UUID](), Counter[UUID]()
         while queue:
-            moment, number, task_id = heapq.heappop(queue)
-            self.wait_until(moment, tasks=len(queue) + 1)
+            at, number, task_id = heapq.heappop(queue)
+            self.wait_until(at, tasks=len(queue) + 1)
             outcome = self.settle_one(task_id)
-            looks[task_id] += outcome.retry_after is None
-            failures[task_id] += not (outcome.settled or outcome.is_busy or outcome.retry_after is not None)
-            is_last = looks[task_id] >= MOST_LOOKS or failures[task_id] >= MOST_FAILURES
-            again = self.look_again_at(task_id, outcome, is_last=is_last)
-            if again is not None:
-                heapq.heappush(queue, (again, number, task_id))
-            self.watcher.on_progress(doing, len(due) - len(queue), len(due))
+            attempts[task_id] += outcome.kind not in NOT_SENT
+            failures[task_id] += outcome.kind in FAILURES
+            is_last = attempts[task_id] >= MAX_ATTEMPTS or failures[task_id] >= MAX_FAILURES
+            retry_at = self.retry_at(task_id, outcome, is_last=is_last)
+            if retry_at is not None:
+                heapq.heappush(queue, (retry_at, number, task_id))
+            self.progress.on_progress(activity, len(due) - len(queue), len(due))
 
     def settle_one(self, task_id: UUID) -> Outcome:
-        """Its step is a change at once: it has been taken, whatever else has to be waited for."""
-        self.pace.leave_half(calls=3)
+        self.pace.leave_half_of_rate_limit(calls=3)
         outcome = settle(task_id, at=self.pace.now(), within=ATTEMPT_WITHIN)
-        if outcome.retry_after is not None and outcome.is_unanswered:
-            self.pace.let_rest(outcome.retry_after)
-        elif outcome.retry_after is not None:
+        if outcome.kind is OutcomeKind.CIRCUIT_OPEN:
+            self.pace.wait_for_circuit(outcome.retry_after)
+        elif outcome.kind is OutcomeKind.RATE_LIMITED:
             self.pace.wait_for_reset(outcome.retry_after)
-        elif not outcome.is_busy:
-            self.pace.note(is_answered=not outcome.is_unanswered)
+        elif outcome.kind is not OutcomeKind.BUSY:
+            self.pace.record(is_answered=outcome.kind is not OutcomeKind.UNANSWERED)
+        # The step is reported at once: it was taken, even if the task has to be settled again.
         if outcome.step not in (None, Step.NOTHING):
             row = Task.objects.filter(pk=task_id).first()
             schedule_id = row.trigger_schedule_id if row else None
-            self.note(Change(Result.DONE, outcome.step or Step.NOTHING, task_id, schedule_id))
+            self.add(Change(Result.DONE, outcome.step or Step.NOTHING, task_id, schedule_id))
         return outcome
 
-    def look_again_at(self, task_id: UUID, outcome: Outcome, *, is_last: bool) -> datetime | None:
-        """When the task has to be looked at once more; None when it is in sync, gone, or given up as failed."""
+    def retry_at(self, task_id: UUID, outcome: Outcome, *, is_last: bool) -> datetime | None:
+        """When to settle the task again; None when it is in sync, gone, or given up as failed."""
         row = Task.objects.filter(pk=task_id).first()
         if row is None or row.sync_status is SyncStatus.IN_SYNC:
             return None
         if is_last or row.sync_status is SyncStatus.REFUSED:
             reason = row.sync_error or "It is still being written, or not certain yet."
-            self.note(Change(Result.FAILED, Step.NOTHING, task_id, row.trigger_schedule_id, reason))
+            self.add(Change(Result.FAILED, Step.NOTHING, task_id, row.trigger_schedule_id, reason))
             return None
         now = self.pace.now()
         if row.lease_until is not None and row.lease_until > now:
             return at_most(row.lease_until, now + LEASE)
-        if outcome.settled and row.synced_generation == row.generation:
+        if outcome.is_settled and row.synced_generation == row.generation:
             return at_most(row.unsettled_until, now + UNSETTLED_FOR)
         return now + PAUSE_AFTER_FAILURE
 
-    def wait_until(self, moment: datetime, *, tasks: int) -> None:
-        seconds = (moment - self.pace.now()).total_seconds()
+    def wait_until(self, at: datetime, *, tasks: int) -> None:
+        seconds = (at - self.pace.now()).total_seconds()
         if seconds > 0:
             some = "a task" if tasks == 1 else f"{tasks} tasks"
-            self.pace.wait(seconds + 0.01, f"until nothing under way can change the schedule of {some} any more")
+            self.pace.wait(seconds + 0.01, f"until no earlier request can change the schedule of {some}")
 
     # --- Drift -------------------------------------------------------------------------------------------------------
 
-    def compare(self, listed: ScheduleList) -> None:
-        """Settles every living task whose listed schedule is not what the task wants."""
+    def repair_drift(self, listed: ListedSchedules) -> None:
+        """Settles every living task whose listed schedule is not the desired one."""
         by_key = {schedule.key: schedule for schedule in listed.schedules if schedule.key}
         by_id = {schedule.id: schedule for schedule in listed.schedules}
-        keyless = {task_named_by(schedule): schedule for schedule in listed.schedules if schedule.key is None}
-        differing = []
+        keyless = {task_id_of(schedule): schedule for schedule in listed.schedules if schedule.key is None}
+        drifted = []
         for task in self.tasks.living().iterator(chunk_size=1000):
-            wanted = wanted_by(task)
-            found = [by_key.get(wanted.key), by_id.get(task.trigger_schedule_id or ""), keyless.get(task.pk)]
-            schedule = next((one for one in found if one is not None and may_be(wanted, one)), None)
-            if task.sync_status is SyncStatus.IN_SYNC and not is_as_wanted(task, wanted, schedule):
-                differing.append(task.pk)
+            desired = desired_schedule(task)
+            candidates = [by_key.get(desired.key), by_id.get(task.trigger_schedule_id or ""), keyless.get(task.pk)]
+            schedule = next((one for one in candidates if one is not None and can_belong(desired, one)), None)
+            if task.sync_status is SyncStatus.IN_SYNC and not is_as_desired(task, desired, schedule):
+                drifted.append(task.pk)
                 if schedule is not None and schedule.key is None:
                     self.adopt(task, schedule)
-        now = self.pace.now()
-        self.deal_with(dict.fromkeys(differing, now), "Repairing")
+        self.process(dict.fromkeys(drifted, self.pace.now()), "Repairing")
 
     def adopt(self, task: Task, schedule: Schedule) -> None:
         """A schedule without a key is only found by its id, so the row has to know it."""
@@ -183,58 +195,141 @@ class Reconciliation:
             unchanged.update(trigger_schedule_id=schedule.id)
 
     def plan_for(self, task_id: UUID) -> None:
-        """Looks at the one schedule, since a list may be older than it."""
+        """Reads the one schedule again, since it may have changed after the list was read."""
         task = Task.objects.filter(pk=task_id).first()
         if task is None:
             return
-        wanted, known_id = wanted_by(task), self.adopted.get(task_id, task.trigger_schedule_id)
+        desired, known_id = desired_schedule(task), self.adopted.get(task_id, task.trigger_schedule_id)
         try:
-            schedule = self.pace.ask(lambda _: look(wanted, known_id, self.pace.client, deadline=deadline))
+            schedule = self.find(desired, known_id)
         except errors.TriggerError as error:
-            self.note(Change(Result.FAILED, Step.NOTHING, task_id, known_id, str(error)))
+            self.add(Change(Result.FAILED, Step.NOTHING, task_id, known_id, str(error)))
             return
-        schedule_id, step = schedule.id if schedule else None, plan(wanted, schedule)
+        schedule_id, step = schedule.id if schedule else None, plan(desired, schedule)
         if step is not Step.NOTHING:
-            self.note(Change(Result.PLANNED, step, task_id, schedule_id))
-        elif task.sync_status is not SyncStatus.IN_SYNC or not is_as_wanted(task, wanted, schedule):
-            self.note(Change(Result.PLANNED, step, task_id, schedule_id, "the task is not marked as in sync with it"))
+            self.add(Change(Result.PLANNED, step, task_id, schedule_id))
+        elif task.sync_status is not SyncStatus.IN_SYNC or not is_as_desired(task, desired, schedule):
+            self.add(Change(Result.PLANNED, step, task_id, schedule_id, "the task is not marked as in sync with it"))
+
+    def find(self, desired: DesiredSchedule, known_id: str | None) -> Schedule | None:
+        client = self.pace.client
+        return self.pace.call(lambda _: find_schedule(desired, known_id, client, next_deadline=next_deadline))
 
     # --- The whole list ----------------------------------------------------------------------------------------------
 
-    def read_list(self) -> ScheduleList:
-        """Raises TriggerError; and NothingDeployed where an empty list cannot be believed."""
-        listed = schedule_list.read_all(
-            self.pace.client, ask=self.pace.ask, on_page=partial(self.watcher.on_progress, "Reading the list")
-        )
-        if not listed.schedules and not listed.unreadable:
-            self.doubt_empty_list()
-        return listed
+    def read_list(self) -> ListedSchedules:
+        """Raises TriggerError; and NothingDeployed where an empty list cannot be true."""
+        found, unreadable = dict[str, Schedule](), 0
+        for page in self.pace.client.iter_schedule_pages(self.pace.call):
+            found |= {schedule.id: schedule for schedule in page.schedules}
+            unreadable += page.unreadable
+            self.progress.on_progress("Reading the list", len(found), page.count)
+        if not found and not unreadable:
+            self.check_empty_list()
+        return ListedSchedules(list(found.values()), unreadable)
 
-    def doubt_empty_list(self) -> None:
+    def check_empty_list(self) -> None:
         known = Task.objects.living().filter(trigger_schedule_id__isnull=False).order_by("-updated_at").first()
         if known is None or known.trigger_schedule_id is None:
             return
-        schedule_id = known.trigger_schedule_id
+        schedule_id, client = known.trigger_schedule_id, self.pace.client
         try:
-            self.pace.ask(lambda deadline: self.pace.client.retrieve_schedule(schedule_id, deadline=deadline))
+            self.pace.call(lambda deadline: client.retrieve_schedule(schedule_id, deadline=deadline))
         except errors.NotFound:
             return
         raise NothingDeployed(f"it has {schedule_id}")
 
-    def note(self, change: Change) -> None:
+    # --- Orphans and duplicates --------------------------------------------------------------------------------------
+
+    def remove_unmatched(self, listed: ListedSchedules, options: Options, report: Report) -> None:
+        """Deletes duplicates, and with `prune` orphans. The report notes what is left alone."""
+        if listed.unreadable:
+            report.notes.append(
+                f"Trigger.dev cannot show {listed.unreadable} of its schedules. Tasks without a listed schedule were "
+                "checked one by one; an orphan may be among the unreadable ones."
+            )
+        living = {**dict(self.tasks.living().values_list("pk", "trigger_schedule_id")), **self.adopted}
+        only_tasks = set(self.tasks.values_list("pk", flat=True)) if options.account else None
+        found = orphans.find_unmatched(listed.schedules, living, only_tasks=only_tasks)
+        for schedule in found.foreign:
+            report.notes.append(
+                f"{schedule.id} starts the task {schedule.external_id} too. It is not changed, since its key, "
+                f"{schedule.key!r}, is not ours."
+            )
+        to_delete = found.duplicates + (found.orphans if options.prune else [])
+        if orphans.needs_confirmation(len(to_delete), found.ours) and not options.yes:
+            message = (
+                f"{len(to_delete)} of our {found.ours} schedules would be deleted: {orphans.shortened(to_delete)}. "
+                "To delete them, add --yes."
+            )
+            (report.notes if options.is_dry else report.problems).append(message)
+            to_delete = to_delete if options.is_dry else []
+        self.delete_schedules(to_delete)
+        if found.orphans and not options.prune:
+            report.orphans = [schedule.id for schedule in found.orphans]
+            ids = orphans.shortened(found.orphans)
+            report.notes.append(f"No task has these schedules of ours: {ids}. --prune deletes them.")
+
+    def delete_schedules(self, schedules: list[Schedule]) -> None:
+        for done, schedule in enumerate(schedules, 1):
+            change = self.delete_schedule(schedule)
+            if change is not None:
+                self.add(change)
+            self.progress.on_progress("Checking again" if self.is_dry else "Deleting", done, len(schedules))
+
+    def delete_schedule(self, schedule: Schedule) -> Change | None:
+        """None when there is nothing to delete any more.
+
+        A deleted schedule cannot be restored, so it is read again first, at Trigger.dev and in the database.
+        """
+        task_id, client = task_id_of(schedule), self.pace.client
+        if task_id is None:
+            return None
+        try:
+            current = self.pace.call(lambda deadline: client.retrieve_schedule(schedule.id, deadline=deadline))
+            reason = self.why_unmatched(current, task_id) if task_id_of(current) == task_id else ""
+            if not reason:
+                return None
+            if self.is_dry:
+                return Change(Result.PLANNED, Step.DELETE, task_id, schedule.id, reason)
+            self.pace.call(lambda deadline: client.delete_schedule(schedule.id, deadline=deadline))
+            return Change(Result.DONE, Step.DELETE, task_id, schedule.id, reason)
+        except errors.NotFound:
+            return None
+        except errors.TriggerError as error:
+            return Change(Result.FAILED, Step.DELETE, task_id, schedule.id, str(error))
+
+    def why_unmatched(self, schedule: Schedule, task_id: UUID) -> str:
+        """Empty when the schedule belongs to its task, or may. It is a duplicate if the task's own one is right."""
+        row = Task.objects.living().filter(pk=task_id).first()
+        if row is None:
+            return NO_TASK
+        if schedule.key is not None or row.sync_status is not SyncStatus.IN_SYNC:
+            return ""
+        desired = desired_schedule(row)
+        other = self.find(desired, row.trigger_schedule_id)
+        is_right = other is not None and other.id != schedule.id and plan(desired, other) is Step.NOTHING
+        return DUPLICATE if is_right else ""
+
+    # --- Report ------------------------------------------------------------------------------------------------------
+
+    def add(self, change: Change) -> None:
         self.changes.append(change)
-        self.watcher.on_change(change)
+        self.progress.on_change(change)
 
 
-def at_most(moment: datetime | None, limit: datetime) -> datetime:
-    """What lies further ahead than it can was written by a wrong clock."""
-    return min(moment or limit, limit)
+NOT_SENT = (OutcomeKind.RATE_LIMITED, OutcomeKind.CIRCUIT_OPEN)
+FAILURES = (
+    *(OutcomeKind.LEASE_LOST, OutcomeKind.INVALID, OutcomeKind.REFUSED, OutcomeKind.UNANSWERED),
+    OutcomeKind.FAILED,
+)
 
 
-def deadline() -> float:
-    return time.monotonic() + LONGEST_CALL
+def at_most(at: datetime | None, limit: datetime) -> datetime:
+    """A time further ahead than possible was written by a wrong clock."""
+    return min(at or limit, limit)
 
 
-def is_as_wanted(task: Task, wanted: Wanted, schedule: Schedule | None) -> bool:
-    """Also that the row knows the schedule's id, by which its runs are found."""
-    return plan(wanted, schedule) is Step.NOTHING and (schedule is None or schedule.id == task.trigger_schedule_id)
+def is_as_desired(task: Task, desired: DesiredSchedule, schedule: Schedule | None) -> bool:
+    """Also whether the row knows the schedule's id, by which its runs are found."""
+    return plan(desired, schedule) is Step.NOTHING and (schedule is None or schedule.id == task.trigger_schedule_id)

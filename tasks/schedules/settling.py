@@ -1,11 +1,11 @@
-"""Settling: Trigger.dev's schedule is made equal to the task's row, never the other way round.
+"""Settling makes the schedule at Trigger.dev equal to the task's row, never the other way round.
 
-Settling one task is three steps. *Claim*, in a short transaction: take the lease and note until when a request that
-we are about to send may still take effect. *Act*, with no transaction open: look by key, plan, carry out; begin no call
-that could outlast the lease. *Finish*, where the lease is still ours: say what Trigger.dev is now known to hold.
+Settling one task has three parts. *Claim*, in a short transaction: take the lease, and mark the row unsettled until no
+request that we are about to send can still take effect. *Act*, with no transaction open: read, plan, carry out; start
+no call that could outlast the lease. *Finish*, if the lease is still ours: store what Trigger.dev now holds.
 
-A worker that stalls, or a request that is executed after we gave up on it, leaves a row that says `pending`, and is
-looked at again. tests/test_settling.py plays the interleavings.
+A process that stalls, or a request that is executed after its timeout, leaves the row `pending`, and the task is
+settled again later. tests/tasks/schedules/test_settling.py runs the interleavings.
 """
 
 import logging
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum, auto
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, IntegrityError, transaction
@@ -20,31 +21,31 @@ from django.db import DatabaseError, IntegrityError, transaction
 from tasks.gateway import upstream
 from tasks.gateway.environment import NotOurEnvironment, check_environment
 from tasks.models import Task
-from tasks.schedules.planning import Step, carry_out, look, plan, wanted_by
+from tasks.schedules.planning import Step, carry_out, desired_schedule, find_schedule, plan
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import Schedule
 
 LEASE = timedelta(seconds=30)
-# By then every request that was sent under the lease is dead.
+# After this time no request that was sent under the lease can still take effect.
 UNSETTLED_FOR = timedelta(seconds=60)
-# No call takes longer than this many seconds, and none begins with less than this left of the lease.
-LONGEST_CALL = 8.0
-# What a request of the API waits for its one attempt, in seconds.
+# The maximum seconds of a call. None starts with less than this left of the lease.
+MAX_CALL = 8.0
+# The seconds that a request of the API waits for its one attempt.
 ATTEMPT_WITHIN = 2.5
-# What Trigger.dev's refusals of a cron or a zone begin with: those are the writer's fault, any other is ours.
-REFUSALS_OF_THE_WRITER = ("Invalid cron expression", "Invalid IANA timezone")
+# How Trigger.dev's refusals of a cron expression or a time zone begin. Any other refusal is not the writer's fault.
+INVALID_SCHEDULE = ("Invalid cron expression", "Invalid IANA timezone")
 
 logger = logging.getLogger(__name__)
 
 
 class LeaseTooShort(Exception):
-    """Too little is left of the lease to begin another call"""
+    """Too little time is left of the lease to start another call"""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """`at` is when it was made, and `started` the same on `clock`, in seconds, which nobody sets."""
+    """A lease on one task. `at` is its time; `started` is the same moment in seconds of `clock`, a monotonic clock."""
 
     task: Task
     token: UUID
@@ -54,12 +55,13 @@ class Claim:
     clock: Callable[[], float]
 
     @property
-    def was_clear(self) -> bool:
+    def was_settled(self) -> bool:
+        """No earlier request could still take effect."""
         return self.former_mark is None or self.former_mark <= self.at
 
     @property
-    def may_be_as_before(self) -> bool:
-        """Where nothing was sent in doubt, and a look that failed leaves the row pending all the same."""
+    def can_restore_mark(self) -> bool:
+        """No earlier request is in doubt, and the row stays pending even without the mark."""
         return self.former_mark is None and self.task.synced_generation != self.task.generation
 
     @property
@@ -71,83 +73,80 @@ class Claim:
         return self.at + timedelta(seconds=self.clock() - self.started)
 
     def call_deadline(self) -> float:
-        """In seconds of `clock`; LeaseTooShort when a call begun now could outlast the lease."""
+        """In seconds of `clock`. Raises LeaseTooShort when a call that starts now could outlast the lease."""
         now = self.clock()
-        if now + LONGEST_CALL > self.started + LEASE.total_seconds():
+        if now + MAX_CALL > self.started + LEASE.total_seconds():
             raise LeaseTooShort
-        return now + LONGEST_CALL
+        return now + MAX_CALL
+
+
+class OutcomeKind(Enum):
+    SETTLED = auto()  # Trigger.dev holds what the row said
+    LEASE_LOST = auto()  # the step was taken, but another process has the lease now
+    INVALID = auto()  # Trigger.dev refused the cron expression or the time zone
+    REFUSED = auto()  # Trigger.dev refused something else
+    BUSY = auto()  # another process holds the lease, so nothing was tried
+    RATE_LIMITED = auto()  # nothing was sent, or Trigger.dev asked us to wait
+    CIRCUIT_OPEN = auto()  # nothing was sent, after repeated failures
+    UNANSWERED = auto()  # Trigger.dev did not answer
+    FAILED = auto()  # anything else
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an attempt came to. `refusal` is Trigger.dev's word on a cron or a zone that it does not take.
+    """How an attempt ended. `refusal`: Trigger.dev's words for INVALID. `retry_after`: seconds until the next try."""
 
-    `retry_after`: in how many seconds Trigger.dev may be asked again, where that is known. `is_unanswered`: it did
-    not say anything, good or bad. `is_busy`: somebody else has the lease, and nothing was tried.
-    """
-
-    step: Step | None
-    settled: bool
+    kind: OutcomeKind
+    step: Step | None = None
     refusal: str = ""
-    retry_after: float | None = None
-    is_unanswered: bool = False
-    is_busy: bool = False
+    retry_after: float = 0.0
+
+    @property
+    def is_settled(self) -> bool:
+        return self.kind is OutcomeKind.SETTLED
 
 
 def settle(
     task_id: UUID, *, at: datetime, within: float = ATTEMPT_WITHIN, clock: Callable[[], float] = time.monotonic
 ) -> Outcome:
-    """One attempt, in at most about `within` seconds. It never raises for what Trigger.dev does.
+    """One attempt, in about `within` seconds at most. Never raises for what Trigger.dev does.
 
-    Nothing is done while another one holds the lease: the row stays pending, and its next reader sees it.
+    Nothing is done while another process holds the lease: the row stays pending, and is settled later.
     """
     try:
-        claim = take_lease(task_id, at=at, clock=clock)
+        claim = claim_task(task_id, at=at, clock=clock)
     except DatabaseError:
-        # What was written before stands, and is settled by somebody else.
+        # The write before this stands, and is settled later.
         logger.exception("Task %s could not be claimed", task_id)
-        return Outcome(None, settled=False, is_busy=True)
+        return Outcome(OutcomeKind.BUSY)
     if claim is None:
-        return Outcome(None, settled=False, is_busy=True)
+        return Outcome(OutcomeKind.BUSY)
     until = clock() + within
 
-    def deadline() -> float:
+    def next_deadline() -> float:
         return min(until, claim.call_deadline())
 
     try:
         check_environment(at=at)
-        step, schedule = act(claim.task, upstream.client(), deadline=deadline)
+        step, schedule = act(claim.task, upstream.client(), next_deadline=next_deadline)
     except (errors.Refused, errors.NotFound) as error:
         return finish_refused(claim, error)
-    except (errors.TooManyRequests, errors.NotAsked) as error:
-        logger.info("Task %s is not settled: %s", task_id, error)
-        finish(claim, definite=True, reason=str(error))
-        is_resting = isinstance(error, errors.Resting)
-        return Outcome(None, settled=False, retry_after=error.retry_after, is_unanswered=is_resting)
-    except (errors.TriggerError, LeaseTooShort, NotOurEnvironment) as error:
-        logger.warning("Task %s is not settled: %s", task_id, error)
-        finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))
-        is_unanswered = isinstance(error, errors.NotReached | errors.TimedOut)
-        return Outcome(None, settled=False, is_unanswered=is_unanswered)
-    except Exception:
-        # Our fault. The write stands all the same, and its reader is told that it is not settled.
-        logger.exception("Task %s could not be settled", task_id)
-        finish(claim, definite=False, reason="Settling it failed on our side; the log says how.")
-        return Outcome(None, settled=False)
+    except Exception as error:
+        return finish_failed(claim, error)
     return finish_settled(claim, step, schedule)
 
 
-def act(task: Task, client: TriggerClient, *, deadline: Callable[[], float]) -> tuple[Step, Schedule | None]:
-    wanted = wanted_by(task)
-    schedule = look(wanted, task.trigger_schedule_id, client, deadline=deadline)
-    step = plan(wanted, schedule)
-    return step, carry_out(step, wanted, schedule, client, deadline=deadline)
+def act(task: Task, client: TriggerClient, *, next_deadline: Callable[[], float]) -> tuple[Step, Schedule | None]:
+    desired = desired_schedule(task)
+    schedule = find_schedule(desired, task.trigger_schedule_id, client, next_deadline=next_deadline)
+    step = plan(desired, schedule)
+    return step, carry_out(step, desired, schedule, client, next_deadline=next_deadline)
 
 
-def take_lease(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time.monotonic) -> Claim | None:
+def claim_task(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time.monotonic) -> Claim | None:
     with transaction.atomic():
         task = Task.objects.select_for_update().filter(pk=task_id).first()
-        # A lease that lasts longer than any was made by a wrong clock.
+        # A lease that ends later than it can was written by a wrong clock.
         if task is None or (task.lease_until is not None and at < task.lease_until <= at + LEASE):
             return None
         claim = Claim(
@@ -165,21 +164,21 @@ def take_lease(task_id: UUID, *, at: datetime, clock: Callable[[], float] = time
 
 
 def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, reason: str = "") -> bool:
-    """False where the lease was lost, or nothing could be written down: then the row stays unsettled."""
+    """False where the lease was lost or the database failed: then the row stays unsettled."""
     try:
-        return write_down(claim, definite=definite, schedule=schedule, reason=reason)
+        return store(claim, definite=definite, schedule=schedule, reason=reason)
     except IntegrityError:
         raise
     except DatabaseError:
-        logger.exception("What became of task %s could not be written down", claim.task.pk)
+        logger.exception("The result for task %s could not be stored", claim.task.pk)
         return False
 
 
-def write_down(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: str) -> bool:
-    """False where the lease was lost.
+def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: str) -> bool:
+    """False where the lease was lost. `definite`: no request of ours can still take effect.
 
-    Without `reason` Trigger.dev holds what the claim read. With one, what was unsettled before stays unsettled:
-    only a look that succeeded can tell.
+    Without `reason`, Trigger.dev holds what the claim read. With one, whatever was unsettled before stays unsettled,
+    since only a successful read can tell.
     """
     mine = Task.objects.filter(pk=claim.task.pk, lease_token=claim.token)
     result: dict[str, object] = {"sync_error": reason}
@@ -188,13 +187,13 @@ def write_down(claim: Claim, *, definite: bool, schedule: Schedule | None, reaso
         result["trigger_schedule_id"] = schedule.id if schedule else claim.task.trigger_schedule_id
     with transaction.atomic():
         if definite:
-            is_clear = claim.may_be_as_before if reason else claim.was_clear
-            # Nothing of ours is under way, so that only what was in doubt before still is, and for no longer.
-            mark = None if is_clear else min(claim.former_mark or claim.unsettled_until, claim.unsettled_until)
+            can_clear = claim.can_restore_mark if reason else claim.was_settled
+            # Only an earlier request may still be in doubt, and for no longer than before.
+            mark = None if can_clear else min(claim.former_mark or claim.unsettled_until, claim.unsettled_until)
             mine.filter(unsettled_until=claim.unsettled_until).update(unsettled_until=mark)
         if mine.update(**result, lease_token=None, lease_until=None):
             return True
-        # What we sent may come after what the lease's new holder saw.
+        # Our request may take effect after the new holder of the lease has read the schedule.
         again = Task.objects.filter(pk=claim.task.pk)
         again.update(unsettled_until=claim.now + UNSETTLED_FOR)
         return False
@@ -202,21 +201,40 @@ def write_down(claim: Claim, *, definite: bool, schedule: Schedule | None, reaso
 
 def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outcome:
     try:
-        return Outcome(step, settled=finish(claim, definite=True, schedule=schedule))
+        is_stored = finish(claim, definite=True, schedule=schedule)
+        return Outcome(OutcomeKind.SETTLED if is_stored else OutcomeKind.LEASE_LOST, step)
     except IntegrityError:
-        finish(claim, definite=True, reason="Its schedule at Trigger.dev is already that of another task.")
-        return Outcome(step, settled=False)
+        finish(claim, definite=True, reason="Its schedule at Trigger.dev already belongs to another task.")
+        return Outcome(OutcomeKind.FAILED, step)
 
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
-    """A definite no: nothing is under way any more, though an earlier call of the same step may have worked."""
+    """A definite no. Nothing can still take effect, though an earlier call of the same step may have succeeded."""
     reason = error.reason if isinstance(error, errors.Refused) else ""
-    is_writers_fault = reason.startswith(REFUSALS_OF_THE_WRITER)
     logger.warning("Task %s was refused: %s", claim.task.pk, error)
-    is_ours = finish(claim, definite=True, reason=str(error))
-    if not is_writers_fault or not is_ours:
-        return Outcome(None, settled=False)
+    has_lease = finish(claim, definite=True, reason=str(error))
+    if not reason.startswith(INVALID_SCHEDULE) or not has_lease:
+        return Outcome(OutcomeKind.REFUSED)
     Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation).update(
         refused_generation=claim.task.generation
     )
-    return Outcome(None, settled=False, refusal=reason)
+    return Outcome(OutcomeKind.INVALID, refusal=reason)
+
+
+def finish_failed(claim: Claim, error: Exception) -> Outcome:
+    """The write stands, and the row says why it is not settled."""
+    task_id = claim.task.pk
+    if isinstance(error, errors.TooManyRequests | errors.NotSent):
+        logger.info("Task %s is not settled: %s", task_id, error)
+        finish(claim, definite=True, reason=str(error))
+        is_open = isinstance(error, errors.CircuitOpen)
+        kind = OutcomeKind.CIRCUIT_OPEN if is_open else OutcomeKind.RATE_LIMITED
+        return Outcome(kind, retry_after=error.retry_after)
+    if isinstance(error, errors.TriggerError | LeaseTooShort | NotOurEnvironment):
+        logger.warning("Task %s is not settled: %s", task_id, error)
+        finish(claim, definite=isinstance(error, NotOurEnvironment), reason=str(error))
+        is_unanswered = isinstance(error, errors.NotReached | errors.TimedOut)
+        return Outcome(OutcomeKind.UNANSWERED if is_unanswered else OutcomeKind.FAILED)
+    logger.error("Task %s could not be settled", task_id, exc_info=error)
+    finish(claim, definite=False, reason="Settling it failed on our side; the log says how.")
+    return Outcome(OutcomeKind.FAILED)

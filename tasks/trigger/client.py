@@ -6,7 +6,7 @@ The header `x-trigger-api-version` is not sent: without it, the status names are
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol
 from urllib.parse import quote, urlencode
@@ -36,6 +36,8 @@ CONNECTIONS = 64
 # Without a period the list ends seven days ago, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
 SCHEDULES_PER_PAGE = 100
+# With more broken schedules than this, Trigger.dev is failing as a whole.
+MAX_UNREADABLE = 10
 # Kinds of questions: Trigger.dev can answer one kind and fail at another (recorded: *_DOWN).
 Route = Literal["runs", "run", "schedules", "trigger"]
 ROUTES: Mapping[str, Route] = {
@@ -54,8 +56,11 @@ PROBES: Mapping[Route, str] = {
 }
 
 
+ReadPage = Callable[[Callable[[float], SchedulePage]], SchedulePage]
+
+
 class Gate(Protocol):
-    """Every call passes it: it may raise NotAsked instead, and sees how the call ends."""
+    """Every call passes it: it may raise NotSent instead, and sees how the call ends."""
 
     def __call__(self, route: Route, *, patience: float) -> AbstractContextManager[object]:
         """`patience`: how many seconds the call has."""
@@ -117,6 +122,42 @@ class TriggerClient:
         query = {"page": str(page), "perPage": str(per_page)}
         return as_schedule_page(self._get("/api/v1/schedules", query, deadline=deadline))
 
+    def iter_schedule_pages(self, read: ReadPage) -> Iterator[SchedulePage]:
+        """Every page of the list of schedules. `read` makes each call, so the caller decides pace and deadline.
+
+        A schedule that Trigger.dev itself cannot show breaks every page that it is on (recorded: sched_list__POISONED).
+        Such a page is read again in smaller pages, down to single schedules; those that stay broken are counted in
+        `unreadable`. Raises the TriggerError when there are more than MAX_UNREADABLE. Schedules that are created or
+        deleted meanwhile shift the pages: one may be missing.
+        """
+        position, count, unreadable = 0, 1, 0
+        while position < count:
+            for page in self._split_pages(position, SCHEDULES_PER_PAGE, read):
+                if isinstance(page, errors.TriggerError):
+                    unreadable += 1
+                    if unreadable > MAX_UNREADABLE:
+                        raise page
+                    yield SchedulePage([], count, unreadable=1)
+                    continue
+                # Nothing follows an empty page, whatever the count says.
+                count = page.count if page.schedules or unreadable else position
+                yield page
+            position += SCHEDULES_PER_PAGE
+
+    def _split_pages(
+        self, position: int, size: int, read: ReadPage
+    ) -> Iterator[SchedulePage | errors.Failed | errors.BrokenAnswer]:
+        """The `size` schedules from `position` on: one page, or ten smaller ones where it is broken."""
+        try:
+            page = position // size + 1
+            yield read(lambda deadline: self.list_schedules(page=page, per_page=size, deadline=deadline))
+        except (errors.Failed, errors.BrokenAnswer) as error:
+            if size == 1:
+                yield error
+                return
+            for start in range(position, position + size, size // 10):
+                yield from self._split_pages(start, size // 10, read)
+
     def retrieve_schedule(self, name: str, *, deadline: float) -> Schedule:
         """By id or by key; NotFound also for a deleted one."""
         return as_schedule(self._get(schedule_path(name), {}, deadline=deadline))
@@ -171,7 +212,7 @@ class TriggerClient:
                     raise
                 failure = error
                 time.sleep(PAUSE_BETWEEN_TRIES)
-            except errors.NotAsked:
+            except errors.NotSent:
                 # That the first try was sent must not be forgotten: it may have taken effect.
                 if failure is not None:
                     raise failure from None

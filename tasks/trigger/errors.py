@@ -25,7 +25,7 @@ class TooManyRequests(TriggerError):
         self.retry_after = retry_after
 
 
-class NotAsked(TriggerError):
+class NotSent(TriggerError):
     """Trigger.dev is left alone"""
 
     def __init__(self, detail: str = "", *, retry_after: float, reason: str) -> None:
@@ -34,11 +34,11 @@ class NotAsked(TriggerError):
         self.retry_after, self.reason = retry_after, reason
 
 
-class Resting(NotAsked):
+class CircuitOpen(NotSent):
     """Trigger.dev is left alone, since it has failed repeatedly"""
 
 
-class ShareSpent(NotAsked):
+class QuotaSpent(NotSent):
     """The caller has had its share of what Trigger.dev may be asked"""
 
 

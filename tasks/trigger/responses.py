@@ -10,14 +10,14 @@ import requests
 from tasks.trigger import errors
 from tasks.trigger.types import Allowance, Run, RunPage, Schedule, SchedulePage
 
-LONGEST_ANSWER = 32 * 1024 * 1024
+MAX_BODY = 32 * 1024 * 1024
 # Python's own encoder gives up at about twice as many.
-DEEPEST_ANSWER = 400
+MAX_DEPTH = 400
 DEFAULT_RETRY_AFTER = 10.0
 # A reset that is further ahead, in seconds, was told by a wrong clock.
-LONGEST_RETRY_AFTER = 600.0
+MAX_RETRY_AFTER = 600.0
 CLOCKS_MAY_DIFFER = 5.0
-LONGEST_ID = 100
+MAX_ID = 100
 RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
 
 
@@ -25,8 +25,8 @@ def read_body(response: requests.Response) -> bytes:
     body = bytearray()
     while chunk := response.raw.read1(64 * 1024, decode_content=True):
         body += chunk
-        if len(body) > LONGEST_ANSWER:
-            raise errors.BrokenAnswer(f"the answer is longer than {LONGEST_ANSWER} bytes")
+        if len(body) > MAX_BODY:
+            raise errors.BrokenAnswer(f"the answer is longer than {MAX_BODY} bytes")
     return bytes(body)
 
 
@@ -57,7 +57,7 @@ def as_words(told: Any) -> str:
 
 
 def is_id(text: Any) -> bool:
-    return isinstance(text, str) and 0 < len(text) <= LONGEST_ID and text.isascii() and text.isprintable()
+    return isinstance(text, str) and 0 < len(text) <= MAX_ID and text.isascii() and text.isprintable()
 
 
 def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
@@ -69,7 +69,7 @@ def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
     left, told_left = as_seconds(response.headers.get("x-ratelimit-reset"), unit=0.001) - time.time(), as_seconds(told)
     if math.isfinite(told_left):
         left = max(left, told_left) if abs(left - told_left) <= CLOCKS_MAY_DIFFER else told_left
-    return min(max(left, 0.0), LONGEST_RETRY_AFTER) if math.isfinite(left) else DEFAULT_RETRY_AFTER
+    return min(max(left, 0.0), MAX_RETRY_AFTER) if math.isfinite(left) else DEFAULT_RETRY_AFTER
 
 
 def as_seconds(value: Any, *, unit: float = 1.0) -> float:
@@ -95,7 +95,7 @@ def parsed(body: bytes) -> Any:
         found = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
     except (ValueError, RecursionError):
         return None
-    may_be_deep = body.count(b"[") + body.count(b"{") > DEEPEST_ANSWER
+    may_be_deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
     return None if may_be_deep and is_too_deep(found) else found
 
 
@@ -106,7 +106,7 @@ def finite(text: str) -> float | None:
 
 def is_too_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(DEEPEST_ANSWER):
+    for _ in range(MAX_DEPTH):
         level = [
             child
             for item in level

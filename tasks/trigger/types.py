@@ -38,10 +38,11 @@ class Schedule:
 
 @dataclass(frozen=True)
 class SchedulePage:
-    """`count` is that of the whole list."""
+    """`count` is the size of the whole list; `unreadable` how many schedules of this page cannot be read."""
 
     schedules: list[Schedule]
     count: int
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)

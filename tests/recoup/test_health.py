@@ -83,11 +83,11 @@ def test_without_its_cache_it_is_not_ready(db: None, client: Client, settings: S
 @time_machine.travel(datetime.fromisoformat("2026-11-24T12:00:00+00:00"), tick=False)
 def test_trigger_being_away_is_told_and_it_stays_ready(db: None, client: Client, trigger: Standin) -> None:
     for fault, times, told in (
-        (Fault("hang"), 5, {"status": "left alone after failures"}),
+        (Fault("hang"), 5, {"status": "circuit breaker open"}),
         (Fault("rate_limit", seconds=9), 1, {"status": "rate limited", "seconds": 9.0}),
     ):
         readiness.cache_clear()
-        upstream.manners.cache_clear()
+        upstream.gate.cache_clear()
         upstream.client.cache_clear()
         trigger.faults.clear()
         trigger.faults.add(fault)

@@ -147,7 +147,7 @@ def test_a_stale_form_writes_only_what_its_person_changed(browser: Client, cast:
     browser.post("/admin/tasks/task/add/", form(cast))
     task = Task.objects.get()
     shown = {f"initial-{name}": value for name, value in form(cast).items()}
-    writes.change(task, {"enabled": False, "schedule": "7 7 * * *"}, at=timezone.now())
+    writes.update_task(task, {"enabled": False, "schedule": "7 7 * * *"}, at=timezone.now())
     browser.post(f"/admin/tasks/task/{task.pk}/change/", {**form(cast, title="Without a typo"), **shown})
     row = Task.objects.get()
     assert (row.title, row.enabled, row.schedule) == ("Without a typo", False, "7 7 * * *")

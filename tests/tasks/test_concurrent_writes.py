@@ -18,7 +18,7 @@ from accounts.models import ArtistLink
 from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from tasks.gateway import upstream
-from tasks.gateway.breaker import PAUSE, TRIAL
+from tasks.gateway.breaker import PAUSE, TRIAL_TIMEOUT
 from tasks.models import SyncStatus, Task
 from tasks.schedules.settling import UNSETTLED_FOR, settle
 from tasks.trigger import errors
@@ -78,10 +78,10 @@ def test_no_transaction_is_open_while_trigger_is_asked(task: Task, cast: Cast, t
     assert not any(opened)
 
 
-def let_it_be_asked_again(passing: time_machine.Traveller) -> None:
-    """After failures in a row it is left alone, and these writers are to meet at Trigger.dev."""
-    while upstream.manners().is_resting():
-        passing.shift(PAUSE + TRIAL)
+def close_circuit(passing: time_machine.Traveller) -> None:
+    """After repeated failures nothing is sent, but these writers have to meet at Trigger.dev."""
+    while upstream.gate().has_open_breaker():
+        passing.shift(PAUSE + TRIAL_TIMEOUT)
         with suppress(errors.TriggerError):
             upstream.client().retrieve_schedule("unknown", deadline=upstream.deadline_from_now())
         upstream.settle_down()
@@ -104,7 +104,7 @@ def play_rounds(
         one, other = (f"{number % 60} {hour} * * *" for hour in (1, 2))
         statuses = at_once(patch(key, task, schedule=one), patch(key, task, schedule=other, enabled=True))
         assert statuses == [200, 200], f"seed {seed}, round {number}"
-        let_it_be_asked_again(passing)
+        close_circuit(passing)
     trigger.faults.clear()
     trigger.do_late()
     row = Task.objects.get(pk=task.pk)

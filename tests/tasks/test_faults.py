@@ -104,7 +104,7 @@ class World:
 
     def wrong_with(self, task: Task) -> Iterator[str]:
         held = [one for one in self.trigger.state.schedules() if str(task.pk) in (one.external_id, one.key)]
-        wanted = (str(task.pk), str(task.pk), task.schedule, zones.sent(task.timezone), task.is_enabled)
+        wanted = (str(task.pk), str(task.pk), task.schedule, zones.trigger_name(task.timezone), task.is_enabled)
         if task.sync_status is not SyncStatus.IN_SYNC:
             yield f"{task.pk} is {task.sync_status}: {task.sync_error}"
         if task.deleted_at is not None:

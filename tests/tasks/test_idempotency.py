@@ -66,7 +66,7 @@ def test_another_body_is_a_409_and_makes_nothing(alice_api: ContractClient, cast
     post(alice_api, body(cast))
     response = post(alice_api, body(cast, **change))
     assert (response.status_code, response.json()["error"]) == (409, 409)
-    assert "another body" in response.json()["message"]
+    assert "a different body" in response.json()["message"]
     assert Task.objects.count() == 1
 
 
@@ -130,7 +130,7 @@ def test_what_a_killed_request_left_is_given_after_its_lease(alice_api: Contract
 def test_a_key_stays_with_a_task_that_somebody_changed_meanwhile(cast: Cast, alice_api: ContractClient) -> None:
     task = Task.objects.get(pk=made(post(alice_api, body(cast)))["id"])
     Task.objects.update(generation=2)
-    assert not writes.undo(task, at=timezone.now())
+    assert not writes.undo_creation(task, at=timezone.now())
     assert (TaskCreation.objects.count(), Task.objects.count()) == (1, 1)
 
 
@@ -147,7 +147,7 @@ def test_a_key_is_forgotten_after_a_day(alice_api: ContractClient, cast: Cast) -
     TaskCreation.objects.update(created_at=timezone.now() - timedelta(hours=25))
     assert made(post(alice_api, body(cast, title="Other")))["id"] != first["id"]
     TaskCreation.objects.update(created_at=timezone.now() - timedelta(hours=25))
-    idempotency.forget_old(at=timezone.now())
+    idempotency.delete_expired_keys(at=timezone.now())
     assert TaskCreation.objects.count() == 0
 
 

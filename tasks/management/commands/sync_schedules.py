@@ -1,4 +1,4 @@
-"""Makes Trigger.dev's schedules equal to the tasks: for cron, for a person at a terminal, or as a service."""
+"""Makes Trigger.dev's schedules equal to the tasks: from cron, at a terminal, or as a service."""
 
 import json
 import signal
@@ -15,21 +15,23 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.utils import timezone
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from accounts.lookup import UnknownAccount, account_named
+from tasks import idempotency
 from tasks.gateway import upstream
 from tasks.gateway.payers import paid_by
-from tasks.schedules.lock import only_one
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
-from tasks.schedules.reconciliation import Change, Result, Watcher
-from tasks.schedules.sync import Options, Report, Status, run_pass
+from tasks.schedules.reconciliation import run_pass
+from tasks.schedules.report import Change, Options, Progress, Report, Result, Status
+from tasks.schedules.sync_lock import sync_lock
 
 HELP = """\
-Make Trigger.dev's schedules equal to the tasks: finish what is pending, and wait until nothing under way can change it
-any more. Exit status: 0 in sync, 1 something failed, 2 --dry-run found something to do, 3 it is running already."""
+Make Trigger.dev's schedules equal to the tasks: settle pending tasks, and wait until no earlier request can still
+change a schedule. Exit status: 0 in sync, 1 something failed, 2 --dry-run found something to do, 3 another one is
+running."""
 DONE = {
     Step.NOTHING: "noted",
     Step.CREATE: "created",
@@ -41,13 +43,13 @@ DONE = {
     Step.PAUSE: "paused",
     Step.DELETE: "deleted",
 }
-# A shorter wait than this many seconds is not worth a line.
+# Seconds. A shorter wait gets no line in the log.
 SHORT_WAIT = 2.0
-LONGEST_PAUSE = 24 * 3600
+MAX_PAUSE = 24 * 3600
 
 
 class Stopped(BaseException):
-    """Somebody ended the watch. No handler of exceptions on its way may take it for a fault."""
+    """SIGTERM ended --watch. Not an Exception, so that no handler on the way treats it as an error."""
 
 
 class Command(BaseCommand):
@@ -67,9 +69,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="change nothing, print what would be done")
         parser.add_argument("--account", metavar="ID|EMAIL", help="only the tasks of this account")
         parser.add_argument("--json", action="store_true", help="print one line of JSON in the end")
-        parser.add_argument(
-            "--watch", type=float, metavar="SECONDS", help="again and again, with this pause, until ended"
-        )
+        parser.add_argument("--watch", type=float, metavar="SECONDS", help="repeat with this pause until stopped")
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = chosen_options(options)
@@ -81,40 +81,42 @@ class Command(BaseCommand):
         if report is None:
             if options["json"]:
                 self.stdout.write(json.dumps({"status": Status.ALREADY_RUNNING.name.lower()}))
-            raise CommandError("sync_schedules is running already.", returncode=Status.ALREADY_RUNNING)
+            raise CommandError("Another sync_schedules is running.", returncode=Status.ALREADY_RUNNING)
         if report.status:
             sys.exit(report.status)
 
     def watch(self, options: Options, *, pause: float, as_json: bool) -> None:
-        """A pass that cannot be made is left out: the next one may be."""
+        """A pass that fails is skipped; the next one may succeed."""
         try:
             while True:
                 try:
                     if self.one_pass(options, as_json=as_json) is None:
-                        self.stderr.write("Another sync_schedules is running; this pass is left to it.")
+                        self.stderr.write("Another sync_schedules is running; this pass is skipped.")
                 except DatabaseError as error:
-                    self.stderr.write(f"This pass failed at the database: {error}")
+                    self.stderr.write(f"The database failed during this pass: {error}")
                     connection.close()
                 self.sleep(pause)
         except (KeyboardInterrupt, Stopped):
-            self.stderr.write("Ended.")
+            self.stderr.write("Stopped.")
 
     def one_pass(self, options: Options, *, as_json: bool) -> Report | None:
-        """None where another process is at it."""
-        with only_one() as is_ours:
-            if not is_ours:
+        """None where another process is running one."""
+        with sync_lock() as is_locked:
+            if not is_locked:
                 return None
-            watcher = self.watcher(as_json=as_json)
-            with watcher.shown(), paid_by("commands"):
-                pace = Pace(upstream.client(), now=timezone.now, wait=watcher.wait)
-                report = run_pass(options, pace=pace, watcher=watcher)
+            output = self.output(as_json=as_json)
+            with output.shown(), paid_by("commands"):
+                pace = Pace(upstream.client(), now=timezone.now, wait=output.wait)
+                report = run_pass(options, pace=pace, progress=output)
+        if not options.is_dry:
+            idempotency.delete_expired_keys(at=timezone.now())
         self.print_report(report, options, as_json=as_json)
         return report
 
-    def watcher(self, *, as_json: bool) -> "Lines":
+    def output(self, *, as_json: bool) -> "LineOutput":
         if as_json:
-            return Silence(self)
-        return Bar(self) if self.stdout.isatty() else Lines(self)
+            return NoOutput(self)
+        return ProgressBar(self) if self.stdout.isatty() else LineOutput(self)
 
     def print_report(self, report: Report, options: Options, *, as_json: bool) -> None:
         if as_json:
@@ -127,9 +129,9 @@ class Command(BaseCommand):
 
 def chosen_options(options: dict[str, Any]) -> Options:
     if options["prune"] and not options["full"]:
-        raise CommandError("--prune needs --full: only the whole list shows which schedules have no task.")
-    if options["watch"] is not None and not 1 <= options["watch"] <= LONGEST_PAUSE:
-        raise CommandError(f"--watch must be from 1 to {LONGEST_PAUSE} seconds, not {options['watch']:g}.")
+        raise CommandError("--prune needs --full: only the whole list shows orphans.")
+    if options["watch"] is not None and not 1 <= options["watch"] <= MAX_PAUSE:
+        raise CommandError(f"--watch must be from 1 to {MAX_PAUSE} seconds, not {options['watch']:g}.")
     try:
         account = account_named(options["account"]) if options["account"] else None
     except UnknownAccount as error:
@@ -176,11 +178,11 @@ def line(change: Change) -> str:
     return f"{words[change.result]:<16} {schedule} of task {change.task_id}{reason}"
 
 
-# --- How a pass is shown ---------------------------------------------------------------------------------------------
+# --- Output ----------------------------------------------------------------------------------------------------------
 
 
-class Lines(Watcher):
-    """For a log: a line for each change, and for each wait that somebody might wonder about."""
+class LineOutput(Progress):
+    """For a log: a line for each change, and for each long wait."""
 
     def __init__(self, command: Command) -> None:
         self.stdout, self.stderr, self.sleep = command.stdout, command.stderr, command.sleep
@@ -197,18 +199,18 @@ class Lines(Watcher):
         self.sleep(seconds)
 
 
-class Silence(Lines):
+class NoOutput(LineOutput):
     def on_change(self, change: Change) -> None:
-        """It is in the JSON."""
+        """The JSON has it."""
 
 
-class Bar(Lines):
-    """For a terminal: the same lines, above a bar that says what is being done."""
+class ProgressBar(LineOutput):
+    """For a terminal: the same lines above a progress bar."""
 
     def __init__(self, command: Command) -> None:
         super().__init__(command)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        self.progress = Progress(*columns, console=Console(soft_wrap=True), transient=True)
+        columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
+        self.progress = progress.Progress(*columns, console=Console(soft_wrap=True), transient=True)
         self.bar = self.progress.add_task("Starting", total=None)
 
     def shown(self) -> AbstractContextManager[object]:
@@ -217,8 +219,8 @@ class Bar(Lines):
     def on_change(self, change: Change) -> None:
         self.progress.console.print(line(change), markup=False, highlight=False)
 
-    def on_progress(self, doing: str, done: int, total: int) -> None:
-        self.progress.update(self.bar, description=doing, completed=done, total=total)
+    def on_progress(self, activity: str, done: int, total: int) -> None:
+        self.progress.update(self.bar, description=activity, completed=done, total=total)
 
     def wait(self, seconds: float, why: str) -> None:
         if seconds >= SHORT_WAIT:

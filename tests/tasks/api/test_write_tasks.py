@@ -434,9 +434,9 @@ def test_a_change_of_a_task_that_is_deleted_meanwhile_writes_nothing_back(
     alice_api: ContractClient, cast: Cast
 ) -> None:
     task = make_task(cast.alice, cast.artist)
-    writes.delete(task, at=timezone.now())
+    writes.delete_task(task, at=timezone.now())
     with pytest.raises(writes.TaskGone):
-        writes.change(task, {"title": "secret", "prompt": "secret"}, at=timezone.now())
+        writes.update_task(task, {"title": "secret", "prompt": "secret"}, at=timezone.now())
     assert Task.objects.get().title == ""
 
 

@@ -31,9 +31,9 @@ def test_no_more_is_asked_than_the_budget_of_a_minute(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
     settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 2
-    assert [ask() for _ in range(12)] == ["answered"] * 10 + ["NotAsked"] * 2
+    assert [ask() for _ in range(12)] == ["answered"] * 10 + ["NotSent"] * 2
     clock.shift(90)
-    assert [ask() for _ in range(7)] == ["answered"] * 5 + ["NotAsked"] * 2, "half of the former minute still counts"
+    assert [ask() for _ in range(7)] == ["answered"] * 5 + ["NotSent"] * 2, "half of the former minute still counts"
 
 
 def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
@@ -41,7 +41,7 @@ def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
 ) -> None:
     settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 1
     with paid_by("greedy"):
-        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["ShareSpent"] * 2
+        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaSpent"] * 2
     with paid_by("modest"):
         assert ask() == "answered"
 
@@ -155,7 +155,7 @@ def test_what_was_looked_for_while_trigger_is_away_was_not_in_vain(
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize("kind", ["status", "garbage", "reset"])
+@pytest.mark.parametrize("kind", ["status", "garbage"])
 def test_runs_that_cannot_be_shown_are_looked_for_in_vain_too(
     alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings, kind: Any
 ) -> None:
@@ -245,7 +245,7 @@ def test_the_budget_is_one_for_all_processes(
     settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 2
     first = [ask() for _ in range(12)]
     upstream.finish()
-    assert [*first, *(ask() for _ in range(10))] == ["answered"] * 20 + ["NotAsked"] * 2
+    assert [*first, *(ask() for _ in range(10))] == ["answered"] * 20 + ["NotSent"] * 2
 
 
 @pytest.mark.usefixtures("redis")
@@ -254,4 +254,4 @@ def test_a_share_is_one_for_all_processes_too(
 ) -> None:
     settings.TRIGGER_CALLS_A_MINUTE = 20
     with paid_by("greedy"):
-        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["ShareSpent"] * 2
+        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaSpent"] * 2

@@ -1,6 +1,7 @@
 """Manners towards Trigger.dev: its 429, its failures, and what can be read of them."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from demo.standin.faults import Fault
 from demo.standin.messages import Request
 from demo.standin.standin import Standin
 from tasks.gateway import upstream
-from tasks.gateway.breaker import FAILURES, PAUSE, TRIAL
+from tasks.gateway.breaker import MAX_FAILURES, PAUSE, TRIAL_TIMEOUT
 from tasks.models import Task
 from tasks.trigger import errors
 from tasks.trigger.client import PROBES, ROUTES
@@ -24,11 +25,12 @@ RUNS = "GET /api/v1/runs"
 PATH = "/api/tasks/runs"
 
 
-def rest(trigger: Standin, fault: Fault | None = None) -> None:
-    """It fails at what it is asked until all that fails is left alone."""
+def open_circuit(trigger: Standin, fault: Fault | None = None, *, calls: Sequence[str] = ("list_runs",)) -> None:
+    """Fails until the circuit breakers of these calls are open."""
     trigger.faults.add(fault or Fault("hang"))
-    for _ in range(FAILURES):
-        ask()
+    for call in calls:
+        for _ in range(MAX_FAILURES):
+            ask(call)
     upstream.settle_down()
     trigger.asked.clear()
 
@@ -44,14 +46,14 @@ def test_after_failures_in_a_row_nothing_is_sent(trigger: Standin, clock: time_m
         outcomes.append(ask())
         upstream.settle_down()  # with answers that are no good, one call tells whether all are
     assert outcomes[0] in ("TimedOut", "NotReached", "Failed", "BrokenAnswer")
-    assert outcomes[5:] == ["Resting"] * 5
-    assert trigger.asked["all"] <= FAILURES + len(PROBES)
+    assert outcomes[5:] == ["CircuitOpen"] * 5
+    assert trigger.asked["all"] <= MAX_FAILURES + len(PROBES)
 
 
 def test_one_call_that_nobody_waits_for_finds_that_it_answers_again(
     trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    rest(trigger)
+    open_circuit(trigger)
     all_have_asked = threading.Event()
 
     def wait(request: Request) -> None:
@@ -60,7 +62,7 @@ def test_one_call_that_nobody_waits_for_finds_that_it_answers_again(
     trigger.faults.clear()
     trigger.before = wait
     clock.shift(PAUSE)
-    assert [ask() for _ in range(5)] == ["Resting"] * 5
+    assert [ask() for _ in range(5)] == ["CircuitOpen"] * 5
     assert trigger.asked["all"] <= 1
     all_have_asked.set()
     upstream.settle_down()
@@ -74,7 +76,7 @@ def test_one_call_that_nobody_waits_for_finds_that_it_answers_again(
 def test_while_it_goes_on_failing_it_is_tried_by_one_call_after_each_pause(
     trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    rest(trigger)
+    open_circuit(trigger)
     for _ in range(20):
         clock.shift(PAUSE / 2)
         ask()
@@ -88,15 +90,15 @@ def test_a_part_that_fails_leaves_the_other_parts_asked(trigger: Standin, clock:
     for _ in range(8):
         outcomes = (ask(), ask("retrieve_run"), ask("retrieve_schedule"))
         upstream.settle_down()
-    assert outcomes == ("Resting", "NotFound", "NotFound")
+    assert outcomes == ("CircuitOpen", "NotFound", "NotFound")
 
 
 def test_a_part_that_hangs_leaves_the_other_parts_asked_though_nothing_else_is_asked_meanwhile(
     trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    rest(trigger, Fault("hang", path="/api/v1/runs"))
+    open_circuit(trigger, Fault("hang", path="/api/v1/runs"))
     for _ in range(10):
-        assert ask() == "Resting"
+        assert ask() == "CircuitOpen"
         upstream.settle_down()
         clock.shift(PAUSE)
     assert (ask("retrieve_run"), ask("retrieve_schedule")) == ("NotFound", "NotFound")
@@ -111,7 +113,7 @@ def test_who_cannot_pay_for_trying_leaves_it_to_the_next(
     look_at_lists = [charlie.get(PATH, {"limit": limit}).status_code for limit in range(1, 25)]
     assert look_at_lists[-1] == 429
     trigger.faults.add(Fault("hang", method="POST"))
-    for _ in range(FAILURES):
+    for _ in range(MAX_FAILURES):
         alice_api.post(PATH, alices, format="json")
         upstream.settle_down()
     trigger.faults.clear()
@@ -125,7 +127,7 @@ def test_a_trial_that_had_no_time_leaves_it_to_the_next(
 ) -> None:
     task = {"id": str(make_task(cast.alice, cast.artist).pk)}
     trigger.faults.add(Fault("hang", method="POST"))
-    for _ in range(FAILURES):
+    for _ in range(MAX_FAILURES):
         alice_api.post(PATH, task, format="json")
         upstream.settle_down()
     clock.shift(PAUSE)
@@ -139,7 +141,7 @@ def test_a_trial_that_had_no_time_leaves_it_to_the_next(
 
 def test_a_kind_that_is_being_tried_is_not_tried_once_more(trigger: Standin, clock: time_machine.Traveller) -> None:
     """However long that takes, nothing piles up."""
-    rest(trigger, Fault("hang", path="/api/v1/runs"))
+    open_circuit(trigger, Fault("hang", path="/api/v1/runs"))
     hold, tried = threading.Event(), list[Request]()
 
     def wait(request: Request) -> None:
@@ -148,7 +150,7 @@ def test_a_kind_that_is_being_tried_is_not_tried_once_more(trigger: Standin, clo
 
     trigger.before = wait
     for _ in range(20):
-        clock.shift(TRIAL)
+        clock.shift(TRIAL_TIMEOUT)
         ask()
     hold.set()
     upstream.settle_down()
@@ -158,9 +160,9 @@ def test_a_kind_that_is_being_tried_is_not_tried_once_more(trigger: Standin, clo
 def test_while_one_kind_rests_the_others_are_still_asked_once_for_all_processes(
     trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    rest(trigger, Fault("hang", path="/api/v1/runs"))
-    left_alone = {route: upstream.manners().leaves_alone(route) for route in ROUTES.values()}
-    assert left_alone == {"runs": True, "run": False, "schedules": False, "trigger": False}
+    open_circuit(trigger, Fault("hang", path="/api/v1/runs"))
+    refused = {route: upstream.gate().would_refuse(route) for route in ROUTES.values()}
+    assert refused == {"runs": True, "run": False, "schedules": False, "trigger": False}
 
 
 def test_one_run_that_trigger_cannot_show_leaves_the_others_shown(
@@ -172,6 +174,18 @@ def test_one_run_that_trigger_cannot_show_leaves_the_others_shown(
         alice_api.get(PATH, {"runId": "run_poison"})
         upstream.settle_down()
     assert with_key(make_key(cast.bob)).get(PATH, {"runId": "run_x"}).status_code == 404
+
+
+def test_single_runs_whose_connections_are_reset_open_their_circuit_until_a_trial_succeeds(
+    trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    open_circuit(trigger, Fault("reset", path="/api/v3/runs/run_x"), calls=("retrieve_run",))
+    assert [ask("retrieve_run"), ask()] == ["CircuitOpen", "answered"]
+    trigger.faults.clear()
+    clock.shift(PAUSE)
+    assert ask("retrieve_run") == "CircuitOpen"
+    upstream.settle_down()
+    assert ask("retrieve_run") == "NotFound"
 
 
 def test_runs_can_be_started_again_once_trigger_is_well(
@@ -219,7 +233,7 @@ def test_while_it_rests_a_list_says_what_is_known_at_once(
 ) -> None:
     make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
     alice_api.get("/api/tasks")
-    rest(trigger)
+    open_circuit(trigger)
     clock.shift(1200)
     (task,) = alice_api.get("/api/tasks").json()["tasks"]
     upstream.settle_down()
@@ -230,7 +244,7 @@ def test_while_it_rests_writes_stand_and_are_pending(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
     task = make_task(cast.alice, cast.artist)
-    rest(trigger)
+    open_circuit(trigger, calls=("list_runs", "retrieve_schedule"))
     answer = alice_api.patch("/api/tasks", {"id": str(task.pk), "title": "New"}, format="json")
     assert (answer.status_code, answer.json()["tasks"][0]["sync_status"]) == (200, "pending")
     row = Task.objects.get()
@@ -242,16 +256,16 @@ def test_while_it_rests_writes_stand_and_are_pending(
 
 def test_after_a_429_nothing_is_sent_until_its_reset(trigger: Standin, clock: time_machine.Traveller) -> None:
     trigger.faults.add(Fault("rate_limit", seconds=7, times=1))
-    assert [ask(), ask(), ask("retrieve_schedule")] == ["TooManyRequests", "NotAsked", "NotAsked"]
+    assert [ask(), ask(), ask("retrieve_schedule")] == ["TooManyRequests", "NotSent", "NotSent"]
     clock.shift(6.9)
-    assert (ask(), trigger.asked["all"]) == ("NotAsked", 1)
+    assert (ask(), trigger.asked["all"]) == ("NotSent", 1)
     clock.shift(0.2)
     assert ask() == "answered"
 
 
 def test_a_429_whose_reset_has_passed_stops_too(trigger: Standin, clock: time_machine.Traveller) -> None:
     trigger.faults.add(Fault("rate_limit", seconds=0))
-    assert [ask() for _ in range(20)] == ["TooManyRequests"] + ["NotAsked"] * 19
+    assert [ask() for _ in range(20)] == ["TooManyRequests"] + ["NotSent"] * 19
     clock.shift(1.1)
     assert ask() == "TooManyRequests"
 
@@ -292,7 +306,7 @@ def test_a_line_in_the_log_says_each_minute_how_calls_ended(
     clock.shift(60)
     ask()
     assert [record.getMessage() for record in caplog.records] == [
-        "Trigger.dev was asked within a minute: 2 answered, 1 not_found"
+        "Calls to Trigger.dev in one minute: 2 answered, 1 not_found"
     ]
 
 
@@ -300,7 +314,7 @@ def test_an_outage_is_a_line_when_it_begins_and_one_when_it_ends(
     trigger: Standin, clock: time_machine.Traveller, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
-    rest(trigger)
+    open_circuit(trigger)
     for _ in range(30):
         ask()
     trigger.faults.clear()
@@ -318,6 +332,6 @@ def test_a_429_stops_every_process(trigger: Standin, clock: time_machine.Travell
     trigger.faults.add(Fault("rate_limit", seconds=7, times=1))
     ask()
     upstream.finish()  # another process knows only what Redis has
-    assert (ask(), trigger.asked["all"]) == ("NotAsked", 1)
+    assert (ask(), trigger.asked["all"]) == ("NotSent", 1)
     clock.shift(7.1)
     assert ask() == "answered"

@@ -28,13 +28,13 @@ from demo.standin.standin import Standin
 from tasks.gateway import environment, upstream
 from tasks.models import SyncStatus, Task
 from tasks.schedules import planning, settling
-from tasks.schedules.planning import Step, Wanted, plan
+from tasks.schedules.planning import DesiredSchedule, Step, plan
 from tasks.trigger import errors
 from tasks.trigger.client import PROBES
 from tasks.trigger.types import Schedule
 from tests.cast import Cast, make_task
 
-ACTIVE = Wanted("k", "t", "0 9 * * *", "UTC", "e", active=True, exists=True)
+ACTIVE = DesiredSchedule("k", "t", "0 9 * * *", "UTC", "e", active=True, exists=True)
 PAUSED = replace(ACTIVE, active=False)
 GONE = replace(ACTIVE, exists=False)
 SAME = Schedule("sched_x", "t", True, "0 9 * * *", "UTC", "e", "k", is_declarative=False)
@@ -43,7 +43,7 @@ OTHER = replace(SAME, cron="1 1 * * *")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "schedule", "step"),
+    ("desired", "schedule", "step"),
     [
         (ACTIVE, None, Step.CREATE),
         (ACTIVE, SAME, Step.NOTHING),
@@ -64,8 +64,8 @@ OTHER = replace(SAME, cron="1 1 * * *")
         (GONE, STOPPED, Step.DELETE),
     ],
 )
-def test_the_plan(wanted: Wanted, schedule: Schedule | None, step: Step) -> None:
-    assert plan(wanted, schedule) is step
+def test_the_plan(desired: DesiredSchedule, schedule: Schedule | None, step: Step) -> None:
+    assert plan(desired, schedule) is step
 
 
 # --- A world in which time passes when we say so ---------------------------------------------------------------------
@@ -140,11 +140,11 @@ class World:
                 upstream.settle_down()  # after failures it may be tried by a call of its own first
         row = Task.objects.get(pk=self.task_id)
         held = self.trigger.state.schedule(str(row.pk))
-        wanted = planning.wanted_by(row)
+        desired = planning.desired_schedule(row)
         if held is None:  # a paused task that never had a schedule gets none
-            is_right = not wanted.exists or not wanted.active
+            is_right = not desired.exists or not desired.active
         else:
-            is_right = wanted.exists and (held.cron, held.active) == (wanted.cron, wanted.active)
+            is_right = desired.exists and (held.cron, held.active) == (desired.cron, desired.active)
         return is_right and row.sync_status == SyncStatus.IN_SYNC
 
 
@@ -204,13 +204,13 @@ def a_request_takes_effect_after_it_was_given_up(world: World) -> None:
 def another_ones_mark_appears_while_we_work(world: World) -> None:
     """A frozen worker wakes, sends its older write, finds that it lost the lease, and marks the row anew."""
     world.trigger.faults.add(Fault("late", method="POST", times=1))
-    claim = world.module.take_lease(world.task_id, at=world.at, clock=world.clock)
+    claim = world.module.claim_task(world.task_id, at=world.at, clock=world.clock)
     world.pass_time(61)
     world.edit()
 
     def wake() -> None:
         with pytest.raises(errors.TimedOut):
-            world.module.act(claim.task, upstream.client(), deadline=lambda: time.monotonic() + 8)
+            world.module.act(claim.task, upstream.client(), next_deadline=lambda: time.monotonic() + 8)
         world.module.finish(claim, definite=False, reason="frozen")
 
     world.once("after", "GET", wake)
@@ -250,10 +250,10 @@ def the_second_look_is_itself_refused(world: World) -> None:
 
 
 GUARDS = {
-    "no call past the lease": ("if now + LONGEST_CALL > self.started + LEASE.total_seconds():", "if False:"),
+    "no call past the lease": ("if now + MAX_CALL > self.started + LEASE.total_seconds():", "if False:"),
     "mark a lost lease": ("again.update(unsettled_until=claim.now + UNSETTLED_FOR)", "pass"),
-    "keep a former mark": ("claim.may_be_as_before if reason else claim.was_clear", "True"),
-    "a failed look clears nothing": ("claim.may_be_as_before if reason else claim.was_clear", "claim.was_clear"),
+    "keep a former mark": ("claim.can_restore_mark if reason else claim.was_settled", "True"),
+    "a failed look clears nothing": ("claim.can_restore_mark if reason else claim.was_settled", "claim.was_settled"),
     "clear only our own mark": ("mine.filter(unsettled_until=claim.unsettled_until)", "mine"),
     "the generation that was read": (
         '"synced_generation": claim.task.generation',
@@ -413,7 +413,7 @@ def test_a_schedule_that_is_another_tasks_leaves_this_one_pending(cast: Cast, wo
     world.settle()
     row = Task.objects.get(pk=world.task_id)
     assert (row.sync_status, row.lease_token) == (SyncStatus.PENDING, None)
-    assert "already that of another task" in row.sync_error
+    assert "already belongs to another task" in row.sync_error
 
 
 def test_a_schedule_of_the_former_service_is_adopted(cast: Cast, trigger: Standin) -> None:

@@ -23,13 +23,12 @@ from demo.standin.state import StandinSchedule
 from tasks.gateway import upstream
 from tasks.management.commands.sync_schedules import Command, Stopped, line
 from tasks.models import SyncStatus, Task
-from tasks.schedules import sync
-from tasks.schedules.lock import only_one
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
-from tasks.schedules.reconciliation import Change, Result, Watcher
-from tasks.schedules.settling import take_lease
-from tasks.schedules.sync import Options, Report, Status
+from tasks.schedules.reconciliation import run_pass
+from tasks.schedules.report import Change, Options, Progress, Report, Result, Status
+from tasks.schedules.settling import claim_task
+from tasks.schedules.sync_lock import sync_lock
 from tests.cast import Cast, make_task
 
 FULL = Options(full=True)
@@ -65,7 +64,7 @@ Sync = Callable[..., Report]
 def run(clock: Clock) -> Sync:
     def run(options: Options = FULL) -> Report:
         pace = Pace(upstream.client(), now=lambda: clock.now, wait=clock.wait)
-        return sync.run_pass(options, pace=pace, watcher=Watcher())
+        return run_pass(options, pace=pace, progress=Progress())
 
     return run
 
@@ -131,7 +130,7 @@ def test_what_may_take_effect_late_is_waited_out(cast: Cast, trigger: Standin, r
 
 def test_the_lease_of_a_killed_worker_is_waited_out(cast: Cast, trigger: Standin, run: Sync, clock: Clock) -> None:
     made = make_task(cast.alice, cast.artist, synced_generation=0)
-    assert take_lease(made.pk, at=clock.now)
+    assert claim_task(made.pk, at=clock.now)
     assert run(Options()).status is Status.IN_SYNC
     assert held(trigger, made).active
 
@@ -192,7 +191,7 @@ def test_while_trigger_is_away_it_gives_up_early_and_says_how_many_are_left(
     trigger.faults.add(Fault("hang"))
     report = run(FULL)
     assert report.status is Status.FAILED
-    assert "Trigger.dev does not answer: 10 questions in a row" in report.problems[0]
+    assert "Trigger.dev is unavailable: 10 calls in a row were not answered" in report.problems[0]
     assert run(replace(FULL, is_dry=True)).status is Status.FAILED
     assert trigger.asked["all"] <= 40
     assert Task.objects.count() == 30
@@ -553,7 +552,7 @@ def test_its_exit_statuses(cast: Cast, trigger: Standin) -> None:
 
 
 def test_a_second_one_is_refused(db: None) -> None:
-    with only_one(), pytest.raises(CommandError, match="running already") as refusal:
+    with sync_lock(), pytest.raises(CommandError, match="Another sync_schedules is running") as refusal:
         call_command("sync_schedules")
     assert refusal.value.returncode == 3
 
@@ -627,7 +626,7 @@ def test_watching_goes_on_past_a_pass_that_failed(cast: Cast, trigger: Standin) 
     output, errors = Watch(trigger.faults.clear).run_passes()
     assert held(trigger, made).active
     assert (output.count("Not in sync: 1 task"), output.count("In sync: 1 task")) == (1, 2)
-    assert errors.endswith("Ended.\n")
+    assert errors.endswith("Stopped.\n")
 
 
 def test_a_term_in_the_middle_of_a_call_ends_the_watch(cast: Cast, trigger: Standin) -> None:
@@ -637,13 +636,13 @@ def test_a_term_in_the_middle_of_a_call_ends_the_watch(cast: Cast, trigger: Stan
     made = make_task(cast.alice, cast.artist, synced_generation=0)
     trigger.before = stop
     output, errors = Watch(lambda: None).run_passes()
-    assert (output, errors) == ("", "Ended.\n")
+    assert (output, errors) == ("", "Stopped.\n")
     assert Task.objects.get(pk=made.pk).sync_error == ""
 
 
 def test_it_says_in_json_that_it_is_running_already(db: None) -> None:
     output = StringIO()
-    with only_one(), pytest.raises(CommandError):
+    with sync_lock(), pytest.raises(CommandError):
         call_command("sync_schedules", "--json", stdout=output)
     assert json.loads(output.getvalue()) == {"status": "already_running"}
 
@@ -655,17 +654,17 @@ def test_its_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_pass_while_another_runs_is_left_to_it(db: None) -> None:
-    with only_one():
+    with sync_lock():
         _, errors = Watch(lambda: None).run_passes()
-    assert errors.count("this pass is left to it") == 3
+    assert errors.count("this pass is skipped") == 3
 
 
 def test_the_lock_is_free_again(db: None) -> None:
     """Also after an exception: a connection of the pool would keep it."""
-    with suppress(ZeroDivisionError), only_one():
+    with suppress(ZeroDivisionError), sync_lock():
         raise ZeroDivisionError
     for _ in range(2):
-        with only_one() as is_ours, only_one() as is_anothers:
+        with sync_lock() as is_ours, sync_lock() as is_anothers:
             assert (is_ours, is_anothers) == (True, False)
 
 

@@ -175,7 +175,7 @@ def test_that_the_first_try_was_sent_is_not_forgotten_when_the_second_may_not_be
     def gate(route: str, *, patience: float) -> Iterator[None]:
         passed.append(route)
         if len(passed) > 1:
-            raise errors.NotAsked(retry_after=1, reason="resting")
+            raise errors.NotSent(retry_after=1, reason="circuit_open")
         yield
 
     wire.post(f"{URL}/api/v1/tasks/t/trigger", status=503, body="")
