@@ -116,8 +116,8 @@ class ApiKeyAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if not change:
-            key = api_keys.make()
-            obj.prefix, obj.digest = api_keys.shown(key), api_keys.digest(key, secret=settings.API_KEY_SECRET)
+            key = api_keys.create()
+            obj.prefix, obj.digest = api_keys.prefix_of(key), api_keys.digest(key, secret=settings.API_KEY_SECRET)
             form.made_key = key
         super().save_model(request, obj, form, change)
 

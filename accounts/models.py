@@ -1,6 +1,6 @@
-"""Who there is: accounts, the organizations they share, the artists they work with, and what they prove themselves by.
+"""Accounts, the organizations they share, the artists they work with, and their credentials.
 
-An account is a person, an agent or an artist. Staff of the admin site are ordinary Django users and no accounts.
+An account is a person, an agent or an artist. Staff of the admin site are Django users, not accounts.
 """
 
 import uuid
@@ -25,7 +25,7 @@ class Account(models.Model):
 
     @property
     def is_authenticated(self) -> bool:
-        """What REST framework asks of the principal of a request."""
+        """REST framework expects it of `request.user`."""
         return True
 
 
@@ -76,7 +76,7 @@ class Membership(models.Model):
 
 
 class ArtistLink(models.Model):
-    """An account, or a whole organization, works with an artist."""
+    """An account, or an organization, works with an artist."""
 
     artist_account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="artist_links")
     account = models.ForeignKey(Account, on_delete=models.CASCADE, null=True, blank=True, related_name="artists")
@@ -126,7 +126,7 @@ class ApiKey(models.Model):
 
 
 class Identity(models.Model):
-    """What a bearer token of a provider is looked up by."""
+    """The account that a bearer token of a provider is for."""
 
     issuer = models.CharField(max_length=500)
     subject = models.CharField(max_length=500)

@@ -31,7 +31,9 @@ def make(folder: Path) -> None:
         digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
         # Noted as used in the future, so that no measured request writes it down.
         used = timezone.now() + timedelta(days=1)
-        ApiKey.objects.create(account=owner, name="Bench", prefix=api_keys.shown(key), digest=digest, last_used_at=used)
+        ApiKey.objects.create(
+            account=owner, name="Bench", prefix=api_keys.prefix_of(key), digest=digest, last_used_at=used
+        )
         for number in range(size):
             make_task(state, owner, artist, number)
         for run_id, stuck_as in ((FINISHED, None), (UNFINISHED, "EXECUTING")) if size == 1 else ():

@@ -62,10 +62,10 @@ def fill(count: int) -> None:
 
 
 def client_of(owner: Account) -> APIClient:
-    key = api_keys.make()
+    key = api_keys.create()
     digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
     used = datetime.now(UTC) + timedelta(days=1)
-    ApiKey.objects.create(account=owner, name="Bench", prefix=api_keys.shown(key), digest=digest, last_used_at=used)
+    ApiKey.objects.create(account=owner, name="Bench", prefix=api_keys.prefix_of(key), digest=digest, last_used_at=used)
     client = APIClient()
     client.credentials(HTTP_X_API_KEY=key)
     return client

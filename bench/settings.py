@@ -4,6 +4,6 @@ from recoup.settings import *  # noqa: F403
 from recoup.settings import MIDDLEWARE
 
 # What is measured is what a request costs, and not whether so many are permitted.
-TRIGGER_CALLS_A_MINUTE = REQUESTS_A_MINUTE = 10**9
+TRIGGER_CALLS_PER_MINUTE = REQUESTS_PER_MINUTE = 10**9
 ROOT_URLCONF = "bench.urls"
 MIDDLEWARE = [*MIDDLEWARE, "bench.bare.count_queries"]

@@ -1,7 +1,4 @@
-"""The two caches that there may be, as fast and as forgiving as ours have to be.
-
-Redis is no more than a cache: while it is away, everything is asked for anew and nothing fails.
-"""
+"""The two cache backends: local memory, and Redis. While Redis is away every read is a miss, and nothing fails."""
 
 import logging
 import pickle
@@ -14,25 +11,25 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache
 from redis.exceptions import RedisError, ResponseError
 
-# For so long, in seconds, a Redis that failed is left alone: each try would cost its timeout.
-LEFT_ALONE_FOR = 2.0
+# Seconds without a new try after Redis has failed: each try would cost its timeout.
+PAUSE_AFTER_FAILURE = 2.0
 
-# What unpickling raises for what another version of the code has kept.
-NOT_OURS = (pickle.UnpicklingError, AttributeError, ImportError, EOFError, IndexError, TypeError, ValueError)
-# By server, and for all threads: Django makes a cache for each.
+# What unpickling raises for a value that another version of the code has stored.
+UNREADABLE = (pickle.UnpicklingError, AttributeError, ImportError, EOFError, IndexError, TypeError, ValueError)
+# By server, for all threads: Django creates a cache object for each thread.
 _away_until: dict[str, float] = {}
 logger = logging.getLogger(__name__)
 
 
 class LocalCache(LocMemCache):
-    """Django's, but that many are read under one lock, and keys are not checked for what memcached would take."""
+    """Django's, but `get_many` takes the lock once, and keys are not validated for memcached."""
 
     _cache: Any
     _lock: Any
     _has_expired: Any
 
     def validate_key(self, key: Any) -> None:
-        """Any key is one."""
+        """Any key is valid."""
 
     def get_many(self, keys: Iterable[Any], version: int | None = None) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
@@ -42,29 +39,29 @@ class LocalCache(LocMemCache):
                 if name in self._cache and not self._has_expired(name):
                     found[key] = self._cache[name]
                     self._cache.move_to_end(name, last=False)
-        return {key: pickle.loads(pickled) for key, pickled in found.items()}  # noqa: S301  what this process has put
+        return {key: pickle.loads(pickled) for key, pickled in found.items()}  # noqa: S301  this process pickled it
 
 
-def tolerant(otherwise: Callable[[], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`otherwise` makes what a method answers while Redis is away."""
+def tolerant(default: Callable[[], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`default` makes the return value while Redis is away."""
 
     def decorated(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
-        def answer(self: "TolerantRedisCache", *args: Any, **kwargs: Any) -> Any:
+        def wrapper(self: "TolerantRedisCache", *args: Any, **kwargs: Any) -> Any:
             server = str(self._servers)
             if time.monotonic() < _away_until.get(server, 0.0):
-                return otherwise()
+                return default()
             try:
                 return method(self, *args, **kwargs)
-            except NOT_OURS as error:
-                logger.warning("What Redis holds is not this version's: %s", type(error).__name__)
-                return otherwise()
+            except UNREADABLE as error:
+                logger.warning("A value in Redis was stored by another version: %s", type(error).__name__)
+                return default()
             except RedisError as error:
-                _away_until[server] = time.monotonic() + LEFT_ALONE_FOR
+                _away_until[server] = time.monotonic() + PAUSE_AFTER_FAILURE
                 logger.warning("Redis does not answer: %s", type(error).__name__)
-                return otherwise()
+                return default()
 
-        return answer
+        return wrapper
 
     return decorated
 
@@ -74,7 +71,7 @@ class TolerantRedisCache(RedisCache):
     _cache: Any
 
     def validate_key(self, key: Any) -> None:
-        """Any key is one."""
+        """Any key is valid."""
 
     @tolerant(lambda: None)
     def get(self, key: Any, default: Any = None, version: int | None = None) -> Any:
@@ -90,7 +87,7 @@ class TolerantRedisCache(RedisCache):
 
     @tolerant(lambda: True)
     def add(self, *args: Any, **kwargs: Any) -> bool:
-        """Nobody else can say that it was there already."""
+        """True while Redis is away: no other process can have added it."""
         return bool(super().add(*args, **kwargs))
 
     @tolerant(lambda: False)
@@ -99,12 +96,12 @@ class TolerantRedisCache(RedisCache):
 
     @tolerant(lambda: None)
     def run_script(self, script: str, keys: Sequence[str], arguments: Sequence[float]) -> Any:
-        """What a Lua script answers; None while Redis is away. `keys` as they are there."""
+        """The result of a Lua script; None while Redis is away. `keys` are Redis keys, not cache keys."""
         client: Any = self._cache.get_client(None, write=True)
         try:
             return client.eval(script, len(keys), *keys, *arguments)
         except ResponseError as error:
-            logger.error("Redis does not run our scripts, each process counts for itself: %s", error)
+            logger.error("Redis does not run our scripts, so each process counts for itself: %s", error)
             return None
 
     @tolerant(lambda: 0)

@@ -1,4 +1,4 @@
-"""JSON only, whatever `Accept` or `?format=` says, and JSON for whatever Trigger.dev sent."""
+"""JSON in and out: JSON only, whatever `Accept` or `?format=` says, and JSON for any value that Trigger.dev sent."""
 
 import json
 from collections import Counter
@@ -11,7 +11,8 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
-LONGEST_BODY = 1024 * 1024
+MAX_BODY = 1024 * 1024
+MAX_QUOTED_KEY = 60
 
 
 class JSONOnly(BaseContentNegotiation):
@@ -26,16 +27,16 @@ class JSONOnly(BaseContentNegotiation):
 
 
 class StrictJSONParser(BaseParser):
-    """JSON as its standard has it: UTF-8, no NaN, no key twice, not nested without end."""
+    """JSON by the standard: UTF-8, no NaN, no duplicate keys, a limited size and depth."""
 
     media_type = "application/json"
 
     def parse(self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None) -> Any:
         try:
-            body = stream.read(LONGEST_BODY + 1)
-            if len(body) > LONGEST_BODY:
-                raise ParseError(f"The body is longer than {LONGEST_BODY} bytes.")
-            return json.loads(body.decode(), parse_constant=no_constant, object_pairs_hook=unique_keys)
+            body = stream.read(MAX_BODY + 1)
+            if len(body) > MAX_BODY:
+                raise ParseError(f"The body is longer than {MAX_BODY} bytes.")
+            return json.loads(body.decode(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
         except UnicodeDecodeError:
             raise ParseError("The body is not UTF-8.") from None
         except RecursionError:
@@ -44,20 +45,20 @@ class StrictJSONParser(BaseParser):
             raise ParseError(f"The body is not valid JSON: {error}") from None
 
 
-def no_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {twice[:60]!r} stands there twice")
+        duplicate, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"duplicate key {duplicate[:MAX_QUOTED_KEY]!r}")
     return found
 
 
 class TolerantJSONRenderer(JSONRenderer):
-    """A run may hold half of a surrogate pair, which JSON can write and UTF-8 cannot: then as an escape."""
+    """Writes half of a surrogate pair as an escape: JSON allows it in a run, UTF-8 does not."""
 
     def render(
         self, data: Any, accepted_media_type: str | None = None, renderer_context: Mapping[str, Any] | None = None

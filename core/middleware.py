@@ -1,4 +1,4 @@
-"""What the API says is its caller's own: no cache may give it to somebody else."""
+"""Cache headers: an answer of the API belongs to its caller, and no shared cache may give it to another one."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,20 @@ from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
 API = "/api/tasks"
-CREDENTIALS = ("x-api-key", "Authorization")
+CREDENTIAL_HEADERS = ("x-api-key", "Authorization")
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
 
-def private_answers(get_response: Handler) -> Handler:
-    def answer(request: HttpRequest) -> HttpResponseBase:
+def private_responses(get_response: Handler) -> Handler:
+    def middleware(request: HttpRequest) -> HttpResponseBase:
         response = get_response(request)
         if request.path_info.startswith(API):
             response.headers.setdefault("Cache-Control", "private")
-            patch_vary_headers(response, CREDENTIALS)
+            patch_vary_headers(response, CREDENTIAL_HEADERS)
             if response.status_code == 304:
-                # It would be taken for the length of what has not changed.
+                # A client would take it for the length of the unchanged body.
                 del response["Content-Length"]
         return response
 
-    return answer
+    return middleware

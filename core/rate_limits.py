@@ -1,7 +1,9 @@
-"""How often something happened within a minute, and whether it may happen once more.
+"""Rate limits over a sliding minute: how often something happened, and whether it may happen once more.
 
-Counted in Redis where there is one, so that all processes count together; else, and while Redis is away, each process
-counts for itself. The minute slides: the former minute counts for the part of it that is still within sixty seconds.
+Counted in Redis where there is one, so that all processes count together. Without Redis, and while it is away, each
+process counts for itself. The previous minute counts with the part of it that is still within sixty seconds.
+
+django-ratelimit and limits were looked at: neither takes from several limits at once or from none.
 """
 
 import threading
@@ -13,11 +15,12 @@ from django.conf import settings
 from django.core.cache import cache
 
 MINUTE = 60.0
-# A stranger can make up many names: of more than so many, those are dropped that were not counted for longest.
-MOST_NAMES = 50_000
+# A client can invent names, so the least recently counted ones are dropped above this number.
+MAX_NAMES = 50_000
 
-# KEYS: the present and the former minute of each counter. ARGV: how much is taken, how much a former minute counts, and
-# each counter's most. Takes it of each and says 0, or takes none and says which one has none left, and how that stands.
+# KEYS: the current and the previous minute of each counter. ARGV: the amount to take, the weight of the previous
+# minute, and the maximum of each counter. Takes the amount from every counter and returns 0; or takes nothing, and
+# returns the number of the first counter that is used up, with its two counts.
 TAKE = """
 for i = 1, #KEYS, 2 do
   local present = tonumber(redis.call('GET', KEYS[i]) or '0')
@@ -45,49 +48,49 @@ return 1
 
 @dataclass(frozen=True)
 class Limit:
-    """At most `most` a minute; `alone`: the part of a process that counts for itself, where that is another one."""
+    """At most `maximum` per minute. `alone`: the share of a process that counts for itself, where it is smaller."""
 
     name: str
-    most: int
+    maximum: int
     alone: int | None = None
 
 
-class Spent(NamedTuple):
-    """Which limit has nothing left, and in how many seconds it has again."""
+class Exceeded(NamedTuple):
+    """The limit that is used up, and in how many seconds one more fits."""
 
     limit: Limit
     seconds: float
 
 
-def take(*limits: Limit, at: float) -> Spent | None:
-    """Counts one more for each limit; where one has nothing left, for none. `at`: epoch seconds."""
+def take(*limits: Limit, at: float) -> Exceeded | None:
+    """Counts one more for every limit; for none of them where one is used up. `at`: epoch seconds."""
     return _take(limits, 1, at=at)
 
 
-def spent(*limits: Limit, at: float) -> Spent | None:
-    """What `take` would say, and nothing is counted."""
+def check(*limits: Limit, at: float) -> Exceeded | None:
+    """What `take` would return. Counts nothing."""
     return _take(limits, 0, at=at)
 
 
-def _take(limits: Sequence[Limit], amount: int, *, at: float) -> Spent | None:
+def _take(limits: Sequence[Limit], amount: int, *, at: float) -> Exceeded | None:
     number, passed = divmod(at, MINUTE)
-    mosts = [one.most for one in limits]
-    counted = _shared(TAKE, _keys(limits, int(number)), [amount, 1 - passed / MINUTE, *mosts])
+    maximums = [one.maximum for one in limits]
+    counted = _run_shared(TAKE, _keys(limits, int(number)), [amount, 1 - passed / MINUTE, *maximums])
     if counted is None:
         return _local.take(limits, amount, at=at)
     which, present, former = counted
     if which:
         limit = limits[which - 1]
-        return Spent(limit, seconds_until_free(limit.most, present, former, passed=passed))
-    # Here too, so that a Redis that goes away does not leave a process that has asked for nothing.
+        return Exceeded(limit, seconds_until_free(limit.maximum, present, former, passed=passed))
+    # Also locally, so that a process does not start from zero when Redis goes away.
     for limit in limits:
         _local.add(limit.name, amount, at=at)
     return None
 
 
 def add(amounts: Mapping[Limit, int], *, at: float) -> None:
-    """Counts without asking; a negative amount takes back what was taken."""
-    _shared(ADD, _keys([*amounts], int(at // MINUTE))[::2], [*amounts.values()])
+    """Counts without a check. A negative amount gives back."""
+    _run_shared(ADD, _keys([*amounts], int(at // MINUTE))[::2], [*amounts.values()])
     for limit, amount in amounts.items():
         _local.add(limit.name, amount, at=at)
 
@@ -97,17 +100,17 @@ def clear() -> None:
     _local.clear()
 
 
-def seconds_until_free(most: int, present: int, former: int, *, passed: float) -> float:
-    """When one more fits. `passed`: seconds of the present minute that have passed."""
-    if present + 1 <= most:
-        # Once little enough of the former minute counts.
-        return max(0.0, MINUTE * (1 - (most - 1 - present) / former) - passed) if former else 0.0
-    counting = (most - 1) / present if most >= 1 else 0.0
-    return MINUTE - passed + MINUTE * (1 - counting)
+def seconds_until_free(maximum: int, present: int, former: int, *, passed: float) -> float:
+    """When one more fits. `passed`: the seconds of the current minute that have passed."""
+    if present + 1 <= maximum:
+        # Once the weight of the previous minute is small enough.
+        return max(0.0, MINUTE * (1 - (maximum - 1 - present) / former) - passed) if former else 0.0
+    weight = (maximum - 1) / present if maximum >= 1 else 0.0
+    return MINUTE - passed + MINUTE * (1 - weight)
 
 
-def _shared(script: str, names: list[str], arguments: list[float]) -> Any:
-    """What the script answers; None where no Redis does."""
+def _run_shared(script: str, names: list[str], arguments: list[float]) -> Any:
+    """The result of the script; None without Redis."""
     if not settings.CACHE_IS_SHARED:
         return None
     shared: Any = cache
@@ -119,20 +122,20 @@ def _keys(limits: Sequence[Limit], number: int) -> list[str]:
 
 
 class LocalCounters:
-    """What one process counts: by name the number of a minute, its count, and the count of the minute before."""
+    """The counts of one process: by name the number of a minute, its count, and the count of the minute before."""
 
-    def __init__(self, most_names: int = MOST_NAMES) -> None:
-        self._lock, self._most_names = threading.Lock(), most_names
+    def __init__(self, max_names: int = MAX_NAMES) -> None:
+        self._lock, self._max_names = threading.Lock(), max_names
         self._minutes: dict[str, tuple[int, int, int]] = {}
 
-    def take(self, limits: Sequence[Limit], amount: int = 1, *, at: float) -> Spent | None:
+    def take(self, limits: Sequence[Limit], amount: int = 1, *, at: float) -> Exceeded | None:
         number, passed = int(at // MINUTE), at % MINUTE
         with self._lock:
             for limit in limits:
                 present, former = self._counts(limit.name, number)
-                most = limit.most if limit.alone is None else limit.alone
-                if present + former * (1 - passed / MINUTE) + 1 > most:
-                    return Spent(limit, seconds_until_free(most, present, former, passed=passed))
+                maximum = limit.maximum if limit.alone is None else limit.alone
+                if present + former * (1 - passed / MINUTE) + 1 > maximum:
+                    return Exceeded(limit, seconds_until_free(maximum, present, former, passed=passed))
             for limit in limits if amount else ():
                 self._add(limit.name, amount, number)
         return None
@@ -153,7 +156,7 @@ class LocalCounters:
         present, former = self._counts(name, number)
         self._minutes.pop(name, None)
         self._minutes[name] = (number, max(0, present + amount), former)
-        if len(self._minutes) > self._most_names:
+        if len(self._minutes) > self._max_names:
             del self._minutes[next(iter(self._minutes))]
 
 

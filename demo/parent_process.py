@@ -1,4 +1,4 @@
-"""A process that the demo started ends with it, even if that was killed: the pipe on its standard input closes."""
+"""Ends a process of the demo together with the demo, even if that was killed: the pipe on standard input closes."""
 
 import os
 import signal
@@ -6,13 +6,13 @@ import sys
 import threading
 
 
-def end_with_parent() -> None:
-    """Sends this process a TERM once its standard input ends."""
-    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+def exit_with_parent() -> None:
+    """Sends SIGTERM to this process when its standard input ends."""
+    threading.Thread(target=_wait_for_end_of_input, daemon=True).start()
 
 
-def _wait_for_the_end() -> None:
-    # Not sys.stdin.read(): its lock would be held by a thread that a forked worker does not have.
+def _wait_for_end_of_input() -> None:
+    # Not sys.stdin.read(): a forked worker would inherit its lock, held by a thread that the worker does not have.
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

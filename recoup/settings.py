@@ -30,12 +30,12 @@ TRIGGER_NAMESPACE: str = env.str("TRIGGER_NAMESPACE", "")
 # The task at Trigger.dev that our schedules start.
 TRIGGER_TASK_IDENTIFIER: str = env.str("TRIGGER_TASK_IDENTIFIER", "customer-prompt-task")
 # Tasks at Trigger.dev whose payload.accountId may say whose run it is, where nothing else does.
-TRIGGER_TASKS_NAMING_THEIR_ACCOUNT: list[str] = env.list("TRIGGER_TASKS_NAMING_THEIR_ACCOUNT", ["create-content"])
+TRIGGER_PAYLOAD_OWNER_TASKS: list[str] = env.list("TRIGGER_PAYLOAD_OWNER_TASKS", ["create-content"])
 TRIGGER_IS_LOCAL = urlsplit(TRIGGER_API_URL).hostname in LOCAL_HOSTS
 # How many seconds a request waits for Trigger.dev at most.
 REQUEST_DEADLINE: float = env.float("REQUEST_DEADLINE", 3.0)
 # How often it may be asked within a minute, by all processes together.
-TRIGGER_CALLS_A_MINUTE: int = env.int("TRIGGER_CALLS_A_MINUTE", 1000, validate=Range(1))
+TRIGGER_CALLS_PER_MINUTE: int = env.int("TRIGGER_CALLS_PER_MINUTE", 1000, validate=Range(1))
 
 # --- The server, and the demo ----------------------------------------------------------------------------------------
 HOST: str = env.str("HOST", "127.0.0.1")
@@ -50,8 +50,8 @@ STOP_WITH_PARENT: bool = env.bool("STOP_WITH_PARENT", False)
 
 # --- Limits for callers, within a minute -----------------------------------------------------------------------------
 # With one credential, and without a valid one from one address.
-REQUESTS_A_MINUTE: int = env.int("REQUESTS_A_MINUTE", 3000, validate=Range(1))
-FAILURES_A_MINUTE: int = env.int("FAILURES_A_MINUTE", 100, validate=Range(1))
+REQUESTS_PER_MINUTE: int = env.int("REQUESTS_PER_MINUTE", 3000, validate=Range(1))
+AUTH_FAILURES_PER_MINUTE: int = env.int("AUTH_FAILURES_PER_MINUTE", 100, validate=Range(1))
 # How many proxies in front of us add to X-Forwarded-For; with none, nobody is believed what it says.
 TRUSTED_PROXIES: int = env.int("TRUSTED_PROXIES", 0, validate=Range(0))
 
@@ -133,7 +133,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "recoup.health.probes",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "core.middleware.private_answers",
+    "core.middleware.private_responses",
     "corsheaders.middleware.CorsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

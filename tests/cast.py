@@ -47,9 +47,9 @@ def make_account(name: str, *organizations: Organization) -> Account:
 
 def make_key(account: Account, **fields: datetime | None) -> str:
     """A new key of the account, in full."""
-    key = api_keys.make()
+    key = api_keys.create()
     digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
-    ApiKey.objects.create(account=account, name="Test", prefix=api_keys.shown(key), digest=digest, **fields)
+    ApiKey.objects.create(account=account, name="Test", prefix=api_keys.prefix_of(key), digest=digest, **fields)
     return key
 
 

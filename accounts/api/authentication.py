@@ -1,6 +1,6 @@
-"""Headers -> (account, credential): exactly one of `x-api-key` and `Authorization: Bearer`, an API key or a token.
+"""Authentication: exactly one of `x-api-key` and `Authorization: Bearer`, with an API key or a token.
 
-Whatever is wrong with a credential gets one and the same answer, so that nobody learns why a guess failed.
+Every invalid credential gets the same answer, so a caller does not learn why a guess failed.
 """
 
 import logging
@@ -27,13 +27,13 @@ NOT_VALID = (
     "The credential is not valid. Send a complete API key as x-api-key, or a token as Authorization: Bearer, "
     "that has neither expired nor been revoked."
 )
-USE_IS_NOTED_EVERY = timedelta(minutes=1)
+LAST_USED_INTERVAL = timedelta(minutes=1)
 
 logger = logging.getLogger(__name__)
 
 
 class CredentialAuthentication(BaseAuthentication):
-    """OPTIONS passes without a credential: a browser sends none with a preflight."""
+    """OPTIONS needs no credential: a browser sends none with a preflight request."""
 
     def authenticate(self, request: Request) -> tuple[Account, ApiKey | Identity] | None:
         if request.method == "OPTIONS":
@@ -41,7 +41,7 @@ class CredentialAuthentication(BaseAuthentication):
         try:
             credential = find_credential(request)
         except AuthenticationFailed:
-            throttling.note_failure(request)
+            throttling.count_failure(request)
             raise
         return credential.account, credential
 
@@ -50,7 +50,7 @@ class CredentialAuthentication(BaseAuthentication):
 
 
 def find_credential(request: Request) -> ApiKey | Identity:
-    """Raises AuthenticationFailed unless there is exactly one, and that one is valid now."""
+    """Raises AuthenticationFailed unless there is exactly one credential, and it is valid now."""
     api_key = request.headers.get("x-api-key", "").strip()
     authorization = request.headers.get("Authorization", "").strip()
     if bool(api_key) == bool(authorization):
@@ -59,17 +59,17 @@ def find_credential(request: Request) -> ApiKey | Identity:
 
 
 def caller_of(request: Request) -> Account:
-    """The account behind a request that has been let in."""
+    """The account of an authenticated request."""
     return cast(Account, request.user)
 
 
 def find_bearer(authorization: str, *, at: datetime) -> ApiKey | Identity:
-    """What begins like an API key is one; anything else is a token of the provider."""
+    """A token that starts like an API key is one; any other is a token of the provider."""
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer":
         raise AuthenticationFailed(NOT_VALID)
     token = token.strip()
-    return find_key(token, at=at) if api_keys.is_one_of_ours(token) else find_identity(token)
+    return find_key(token, at=at) if api_keys.is_api_key(token) else find_identity(token)
 
 
 def find_identity(token: str) -> Identity:
@@ -91,13 +91,13 @@ def find_key(key: str, *, at: datetime) -> ApiKey:
     found = ApiKey.objects.select_related("account").filter(unexpired, digest=digest, revoked_at__isnull=True).first()
     if found is None:
         raise AuthenticationFailed(NOT_VALID)
-    note_use(found, at=at)
+    remember_use(found, at=at)
     return found
 
 
-def note_use(key: ApiKey, *, at: datetime) -> None:
-    """At most once a minute. Written when the answer has gone out, so that no lock and no failure can hold that up."""
-    if not key.last_used_at or at - key.last_used_at >= USE_IS_NOTED_EVERY:
+def remember_use(key: ApiKey, *, at: datetime) -> None:
+    """At most once per minute. Written after the response was sent, so no lock and no failure can delay it."""
+    if not key.last_used_at or at - key.last_used_at >= LAST_USED_INTERVAL:
         _used.key = (key.pk, at)
 
 
@@ -110,13 +110,13 @@ def write_use(**kwargs: object) -> None:
         with transaction.atomic():
             ApiKey.objects.filter(pk=key_id).update(last_used_at=at)
     except Error as error:
-        logger.warning("The use of an API key could not be noted: %s", type(error).__name__)
+        logger.warning("The last use of an API key could not be stored: %s", type(error).__name__)
     finally:
-        # Django has closed those of the request before; this one would stay with an idle thread, out of the pool.
+        # Django has already closed the connections of the request. This one would stay with an idle thread.
         if not connection.in_atomic_block:
             connection.close()
 
 
-# A worker's thread has one request at a time, and sends this signal after its last byte.
+# A thread of a worker has one request at a time, and sends this signal after the last byte.
 _used = threading.local()
 request_finished.connect(write_use)

@@ -1,6 +1,6 @@
-"""How many requests a caller may send: per credential, and per address for what failed to authenticate.
+"""Rate limits of callers: per credential, and per address for requests that failed to authenticate.
 
-A valid credential passes whatever else comes from its address, so that nobody can lock others out.
+A valid credential is never limited by its address, so one client cannot lock others out.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from core.rate_limits import Limit
 if TYPE_CHECKING:  # rest_framework.views imports this module, by its name in the settings
     from rest_framework.views import APIView
 
-# The part of an IPv6 address that one subscriber has: it can send from all of the rest.
+# A subscriber of IPv6 can send from every address of its network.
 IPV6_PREFIX = 64
 # Some proxies add the client's port.
 WITH_PORT = re.compile(r"^(?:\[([^\]]*)\](?::\d+)?|([^:]*):\d+)$")
-REFUSED = prometheus_client.Counter("recoup_requests_limited", "Requests that were answered with a 429.", ["limit"])
+LIMITED = prometheus_client.Counter("recoup_requests_limited", "Requests that were answered with a 429.", ["limit"])
 
 
-class TooMany(Throttled):
-    """A 429 that says what there was too much of, and when to try again."""
+class RateLimited(Throttled):
+    """A 429. The message names the limit and when to try again."""
 
     def __init__(self, what: str, *, seconds: float) -> None:
         wait = max(1, math.ceil(seconds))
@@ -45,27 +45,29 @@ class CredentialThrottle(BaseThrottle):
         credential = request.auth
         if credential is None:
             return True
-        most = settings.REQUESTS_A_MINUTE
-        spent = rate_limits.take(Limit(f"requests:{type(credential).__name__}:{credential.pk}", most), at=time.time())
-        if spent is not None:
-            REFUSED.labels("credential").inc()
-            message = f"More than {most} requests came with this credential within a minute."
-            raise TooMany(message, seconds=spent.seconds)
+        maximum = settings.REQUESTS_PER_MINUTE
+        exceeded = rate_limits.take(
+            Limit(f"requests:{type(credential).__name__}:{credential.pk}", maximum), at=time.time()
+        )
+        if exceeded is not None:
+            LIMITED.labels("credential").inc()
+            message = f"More than {maximum} requests per minute with this credential."
+            raise RateLimited(message, seconds=exceeded.seconds)
         return True
 
 
-def note_failure(request: Request) -> None:
-    """A request that did not authenticate. Raises TooMany where its address has had too many of them."""
-    most = settings.FAILURES_A_MINUTE
-    spent = rate_limits.take(Limit(f"failures:{network_of(request)}", most), at=time.time())
-    if spent is not None:
-        REFUSED.labels("address").inc()
-        message = f"More than {most} requests without a valid credential came from your address within a minute."
-        raise TooMany(message, seconds=spent.seconds)
+def count_failure(request: Request) -> None:
+    """Counts a request that did not authenticate. Raises RateLimited where its address has had too many."""
+    maximum = settings.AUTH_FAILURES_PER_MINUTE
+    exceeded = rate_limits.take(Limit(f"failures:{network_of(request)}", maximum), at=time.time())
+    if exceeded is not None:
+        LIMITED.labels("address").inc()
+        message = f"More than {maximum} requests per minute without a valid credential from your address."
+        raise RateLimited(message, seconds=exceeded.seconds)
 
 
 def network_of(request: Request) -> str:
-    """The client's address as TRUSTED_PROXIES tell it; of IPv6 the network that it can choose addresses in."""
+    """The client's address, as seen by the trusted proxies. For IPv6, the network of the client."""
     address = WITH_PORT.sub(r"\1\2", str(BaseThrottle().get_ident(request)))
     with suppress(ValueError):
         found = ipaddress.ip_address(address)

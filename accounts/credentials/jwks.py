@@ -1,6 +1,7 @@
-"""A provider's public keys: fetched from its JWKS URL, kept, and used as last known while the provider is down.
+"""A provider's public keys: fetched from its JWKS URL, cached, and still used while the provider is down.
 
-A request waits for a fetch only when a key is missing and the provider was well when last asked.
+A request waits for a fetch only when its key is missing and the last fetch succeeded. PyJWT's PyJWKClient was looked
+at: it fetches in the request, for each unknown key id.
 """
 
 import json
@@ -13,9 +14,9 @@ import requests
 import urllib3
 
 TIMEOUT = (1.0, 2.0)
-LONGEST_ANSWER = 1024 * 1024
-REFRESH_EVERY = 3600.0
-# No more than two fetches in so many seconds, whatever key ids strangers make up.
+MAX_BODY = 1024 * 1024
+REFRESH_INTERVAL = 3600.0
+# At most two fetches per window, whatever key ids callers invent.
 WINDOW, FETCHES_PER_WINDOW = 60.0, 2
 
 logger = logging.getLogger(__name__)
@@ -31,23 +32,23 @@ class ProviderKeys:
         self._fetched_at: float | None = None
         self._asked_at: list[float] = []
         self._fetching: threading.Thread | None = None
-        self._provider_is_well = True
+        self._last_fetch_succeeded = True
 
     def find(self, key_id: str | None, *, now: float) -> jwt.PyJWK | None:
-        """The key with that id; without an id the only key there is; None when there is none."""
+        """The key with this id; without an id the only key there is; else None."""
         found = self._known(key_id)
         if found is None:
-            waits, fetching = self._provider_is_well, None
+            waits, fetching = self._last_fetch_succeeded, None
             with self._lock:
-                # Another one's fetch may have brought it since we looked.
+                # Another thread may have fetched it meanwhile.
                 if self._known(key_id) is None:
-                    fetching = self._under_way(now)
+                    fetching = self._current_fetch(now)
             if waits and fetching:
                 fetching.join(sum(TIMEOUT))
             return self._known(key_id)
-        if self._fetched_at is None or now - self._fetched_at > REFRESH_EVERY:
+        if self._fetched_at is None or now - self._fetched_at > REFRESH_INTERVAL:
             with self._lock:
-                self._under_way(now)
+                self._current_fetch(now)
         return found
 
     def _known(self, key_id: str | None) -> jwt.PyJWK | None:
@@ -55,11 +56,11 @@ class ProviderKeys:
             return next(iter(self._keys.values()))
         return self._keys.get(key_id)
 
-    def _under_way(self, now: float) -> threading.Thread | None:
+    def _current_fetch(self, now: float) -> threading.Thread | None:
         return self._fetching if self._fetching and self._fetching.is_alive() else self._start(now)
 
     def _start(self, now: float) -> threading.Thread | None:
-        """One fetch at a time, which all that miss a key wait for; only a new one counts against the budget."""
+        """One fetch at a time, for all requests that miss a key. Only a new one counts against the limit."""
         self._asked_at = [at for at in self._asked_at if now - at < WINDOW]
         if len(self._asked_at) >= FETCHES_PER_WINDOW:
             return None
@@ -72,12 +73,12 @@ class ProviderKeys:
         try:
             keys = usable_keys(fetch_json(self._url))
         except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
-            self._provider_is_well = False
+            self._last_fetch_succeeded = False
             logger.warning("The keys of the token provider could not be fetched: %s", type(error).__name__)
             return
-        # Whoever finds no key, and then nobody who fetches it, must not have missed both in between.
+        # Under the lock: a request that finds no key must then find the fetch, or its result.
         with self._lock:
-            self._provider_is_well = True
+            self._last_fetch_succeeded = True
             self._fetched_at = now
             if keys:
                 self._keys = keys
@@ -87,12 +88,12 @@ def fetch_json(url: str) -> Any:
     with requests.get(url, timeout=TIMEOUT, stream=True, allow_redirects=False) as response:
         if response.status_code != 200:
             raise ValueError(f"status {response.status_code}")
-        body = response.raw.read(LONGEST_ANSWER, decode_content=True)
+        body = response.raw.read(MAX_BODY, decode_content=True)
     return json.loads(body)
 
 
 def usable_keys(document: Any) -> dict[str | None, jwt.PyJWK]:
-    """The asymmetric signing keys of a JWKS document by key id; one that cannot be read is left out."""
+    """The asymmetric signing keys of a JWKS document by key id, without unreadable ones."""
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise ValueError("no keys")
     found: dict[str | None, jwt.PyJWK] = {}

@@ -1,6 +1,6 @@
-"""Bearer tokens of an OpenID-style provider: JWT -> (issuer, subject), or nothing at all.
+"""Bearer tokens of an OpenID-style provider: JWT -> (issuer, subject).
 
-What can be told without a key is checked first, so that a token that is wrong anyway never costs a fetch of keys.
+Everything that needs no key is checked first, so an invalid token never causes a fetch of keys.
 """
 
 import time
@@ -13,12 +13,12 @@ from django.core.signals import setting_changed
 
 from accounts.credentials.jwks import ProviderKeys
 
-LONGEST_TOKEN = 16 * 1024
-LONGEST_KEY_ID = 256
+MAX_TOKEN = 16 * 1024
+MAX_KEY_ID = 256
 LEEWAY_IN_SECONDS = 30
 CLAIMS = ["exp", "iss", "aud", "sub"]
-# What parsers raise on input made to break them.
-UNREADABLE = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+# What parsers raise on malicious input.
+INVALID = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 @cache
@@ -28,7 +28,7 @@ def provider_keys() -> ProviderKeys:
 
 def subject_of(token: str) -> tuple[str, str] | None:
     """(issuer, subject) of a valid token; None for anything else."""
-    if not settings.TOKEN_ISSUER or len(token) > LONGEST_TOKEN:
+    if not settings.TOKEN_ISSUER or len(token) > MAX_TOKEN:
         return None
     try:
         header = jwt.get_unverified_header(token)
@@ -37,7 +37,7 @@ def subject_of(token: str) -> tuple[str, str] | None:
         decode(token, None)
         key = key_for(header)
         claims = decode(token, key) if key else {}
-    except UNREADABLE:
+    except INVALID:
         return None
     issuer, subject = claims.get("iss"), claims.get("sub")
     return (issuer, subject) if isinstance(issuer, str) and isinstance(subject, str) and subject else None
@@ -47,13 +47,13 @@ def key_for(header: dict[str, Any]) -> Any:
     if settings.TOKEN_PUBLIC_KEY:
         return settings.TOKEN_PUBLIC_KEY
     key_id = header.get("kid")
-    if key_id is not None and (not isinstance(key_id, str) or len(key_id) > LONGEST_KEY_ID):
+    if key_id is not None and (not isinstance(key_id, str) or len(key_id) > MAX_KEY_ID):
         return None
     return provider_keys().find(key_id, now=time.monotonic()) if settings.TOKEN_JWKS_URL else None
 
 
 def decode(token: str, key: Any) -> dict[str, Any]:
-    """The claims; without a key everything but the signature is verified."""
+    """The claims. Without a key everything but the signature is verified."""
     claims: dict[str, Any] = jwt.decode(
         token,
         key or "",
@@ -66,7 +66,7 @@ def decode(token: str, key: Any) -> dict[str, Any]:
     return claims
 
 
-# PyJWT turns all of these off together with the signature.
+# PyJWT turns these checks off together with the signature.
 VERIFIED = {f"verify_{claim}": True for claim in ("exp", "nbf", "iat", "aud", "iss", "sub")}
 
 

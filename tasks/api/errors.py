@@ -13,7 +13,7 @@ from tasks.api.permissions import TASK_NOT_FOUND
 from tasks.gateway.environment import NotOurEnvironment
 from tasks.models import Task
 from tasks.runs import run_now
-from tasks.trigger.errors import NotSent, QuotaSpent, TooManyRequests, TriggerError
+from tasks.trigger.errors import NotSent, QuotaExceeded, TooManyRequests, TriggerError
 
 TRIGGER_UNAVAILABLE = (
     "Trigger.dev cannot be reached at the moment, and no earlier answer is stored. Please try again in {} seconds."
@@ -35,7 +35,7 @@ class RetryLater(APIException):
         super().__init__(message.format(self.wait))
 
 
-class QuotaExceeded(RetryLater):
+class TooManyCalls(RetryLater):
     status_code = 429
 
 
@@ -58,8 +58,8 @@ class NotSetUp(APIException):
 
 def as_api_exception(error: TriggerError) -> APIException:
     """What a caller is told when Trigger.dev gives no answer."""
-    if isinstance(error, QuotaSpent):
-        return QuotaExceeded(QUOTA_EXCEEDED, seconds=error.retry_after)
+    if isinstance(error, QuotaExceeded):
+        return TooManyCalls(QUOTA_EXCEEDED, seconds=error.retry_after)
     if isinstance(error, NotSent):
         return RetryLater(TRIGGER_UNAVAILABLE, seconds=error.retry_after)
     logger.warning("A request could not be answered: %s", error)
@@ -89,7 +89,7 @@ def start_errors(task: Task) -> Iterator[None]:
     except NotOurEnvironment as error:
         logger.error("A run of task %s was not started: %s", task.pk, error)
         raise NotSetUp from error
-    except QuotaSpent:
+    except QuotaExceeded:
         raise
     except NotSent as error:
         message = "No run was started: Trigger.dev cannot be called now. Try again in {} seconds."

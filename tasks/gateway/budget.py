@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from django.conf import settings
 
 from core import rate_limits
-from core.rate_limits import Limit, Spent
+from core.rate_limits import Exceeded, Limit
 from tasks.gateway.payers import Lookup, Payer
 from tasks.trigger import errors
 
@@ -20,7 +20,7 @@ SHARE = 0.5
 POLLS_PART = 0.5
 # Calls a minute for what one payer looks for in vain; those for all lookups together are as many as this part of the
 # budget.
-LOOKUPS_A_MINUTE = 100
+LOOKUPS_PER_MINUTE = 100
 LOOKUPS_PART = 0.25
 # Of all lookups: however many workers share them, the others must find something left here too.
 VAIN_PART = 0.8
@@ -33,7 +33,7 @@ class Budget:
     environment: str
 
     def pay(self, who: Payer | None) -> None:
-        """For one call, right before it is sent. Raises QuotaSpent or NotSent."""
+        """For one call, right before it is sent. Raises QuotaExceeded or NotSent."""
         lookup = who.lookup if who is not None else None
         limits = self._limits_of(who) if who is None or lookup is None else self._lookups_of(who)
         refuse_when(rate_limits.take(*limits, at=time.time()))
@@ -41,8 +41,8 @@ class Budget:
             lookup.calls += 1
 
     def permit_lookup(self, who: Payer) -> None:
-        """Raises QuotaSpent or NotSent, whatever is looked for, since nobody knows yet what it will cost."""
-        refuse_when(rate_limits.spent(*self._lookups_of(who), *self._limits_of(who), at=time.time()))
+        """Raises QuotaExceeded or NotSent, whatever is looked for, since nobody knows yet what it will cost."""
+        refuse_when(rate_limits.check(*self._lookups_of(who), *self._limits_of(who), at=time.time()))
 
     def note_found(self, who: Payer, lookup: Lookup) -> None:
         """It was not in vain, so that its calls come out of share and budget instead."""
@@ -59,22 +59,22 @@ class Budget:
         return [self._limit(f"polls:{who.name}", SHARE * POLLS_PART), share, budget] if who.is_poll else [share, budget]
 
     def _lookups_of(self, who: Payer) -> list[Limit]:
-        vain = self._limit(f"vain:{who.name}", LOOKUPS_PART * VAIN_PART, at_most=LOOKUPS_A_MINUTE)
+        vain = self._limit(f"vain:{who.name}", LOOKUPS_PART * VAIN_PART, at_most=LOOKUPS_PER_MINUTE)
         return [vain, self._limit("lookups", LOOKUPS_PART)]
 
     def _limit(self, name: str, part: float, *, at_most: int | None = None) -> Limit:
-        most = settings.TRIGGER_CALLS_A_MINUTE
+        most = settings.TRIGGER_CALLS_PER_MINUTE
         counts = [max(1, int(calls * part)) for calls in (most, max(1, most // settings.WEB_CONCURRENCY))]
         of_all, alone = (count if at_most is None else min(count, at_most) for count in counts)
         return Limit(f"{name}:{self.environment}", of_all, alone)
 
 
-def refuse_when(spent: Spent | None) -> None:
+def refuse_when(spent: Exceeded | None) -> None:
     if spent is None:
         return
     name, _, _ = spent.limit.name.partition(":")
     error, detail = {
-        "share": (errors.QuotaSpent, "this minute's share of its calls is spent"),
-        "vain": (errors.QuotaSpent, f"runs were looked for in vain {spent.limit.most} times within a minute"),
+        "share": (errors.QuotaExceeded, "this minute's share of its calls is spent"),
+        "vain": (errors.QuotaExceeded, f"runs were looked for in vain {spent.limit.maximum} times within a minute"),
     }.get(name, (errors.NotSent, "all that it may be asked within a minute is spent"))
     raise error(detail, retry_after=spent.seconds, reason=name)

@@ -12,7 +12,7 @@ from tasks.gateway.payers import Lookup, payer
 def looking_up() -> Iterator[None]:
     """Within it is asked for a run; whatever is raised, it was looked for in vain.
 
-    Raises QuotaSpent or NotSent where the payer has looked too often, whatever it looks for now.
+    Raises QuotaExceeded or NotSent where the payer has looked too often, whatever it looks for now.
     """
     who = payer.get()
     if who is None:

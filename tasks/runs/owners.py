@@ -93,7 +93,7 @@ def schedule_of(run: Run) -> tuple[str | None, UUID | None]:
 
 def payload_owner(run: Run) -> set[UUID]:
     payload = run.get("payload")
-    if run["taskIdentifier"] not in settings.TRIGGER_TASKS_NAMING_THEIR_ACCOUNT or not isinstance(payload, dict):
+    if run["taskIdentifier"] not in settings.TRIGGER_PAYLOAD_OWNER_TASKS or not isinstance(payload, dict):
         return set()
     account_id = parse_uuid(payload.get("accountId"))
     return {account_id} if account_id else set()

@@ -1,8 +1,7 @@
-"""Trigger.dev's management API over HTTP: what is sent, what may come back, and what that means.
+"""A client of Trigger.dev's management API. It knows neither Django nor our models.
 
-Knows neither Django nor our models. Facts are from recordings of the real server (tests/recordings).
-
-The header `x-trigger-api-version` is not sent: without it, the status names are those of the published contract.
+Facts come from recordings of the real server (tests/recordings). The header `x-trigger-api-version` is not sent:
+without it, the status names are those of the published contract.
 """
 
 import time
@@ -33,12 +32,12 @@ READ_TIMEOUT = 2.5
 TRIES = 2
 PAUSE_BETWEEN_TRIES = 0.1
 CONNECTIONS = 64
-# Without a period the list ends seven days ago, and a monthly task would have no runs.
+# Without a period the list covers seven days, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
 SCHEDULES_PER_PAGE = 100
 # With more broken schedules than this, Trigger.dev is failing as a whole.
 MAX_UNREADABLE = 10
-# Kinds of questions: Trigger.dev can answer one kind and fail at another (recorded: *_DOWN).
+# Kinds of calls: Trigger.dev can answer one kind and fail at another (recorded: *_DOWN).
 Route = Literal["runs", "run", "schedules", "trigger"]
 ROUTES: Mapping[str, Route] = {
     "/api/v1/runs": "runs",
@@ -46,8 +45,8 @@ ROUTES: Mapping[str, Route] = {
     "/api/v1/schedules": "schedules",
     "/api/v1/tasks": "trigger",
 }
-# What is asked to learn whether Trigger.dev answers again: like what is asked else, and of nothing that there is. There
-# is no such question of the kind that starts runs.
+# Harmless calls that show whether Trigger.dev answers a kind of call again; they name nothing that exists. There is
+# none for starting runs.
 PROBES: Mapping[Route, str] = {
     "run": "/api/v3/runs/run_probe",
     "schedules": "/api/v1/schedules/probe",
@@ -60,10 +59,10 @@ ReadPage = Callable[[Callable[[float], SchedulePage]], SchedulePage]
 
 
 class Gate(Protocol):
-    """Every call passes it: it may raise NotSent instead, and sees how the call ends."""
+    """Every call passes it. It may raise NotSent, and sees the result of the call."""
 
     def __call__(self, route: Route, *, patience: float) -> AbstractContextManager[object]:
-        """`patience`: how many seconds the call has."""
+        """`patience`: the seconds that the call may take."""
 
 
 def no_gate(route: Route, *, patience: float) -> AbstractContextManager[object]:
@@ -71,7 +70,7 @@ def no_gate(route: Route, *, patience: float) -> AbstractContextManager[object]:
 
 
 class TriggerClient:
-    """One pool of connections; may be used by many threads at once.
+    """One pool of connections, for many threads.
 
     Every call takes a `deadline` in seconds of `time.monotonic()` and raises a `TriggerError`.
     """
@@ -90,9 +89,9 @@ class TriggerClient:
     def list_runs(
         self, *, schedule_id: str | None = None, tag: str | None = None, limit: int, deadline: float
     ) -> RunPage:
-        """The newest runs of one schedule, or of one tag, without their payload and output.
+        """The newest runs of one schedule, or of one tag, without payload and output.
 
-        Exactly one of the two: Trigger.dev takes an empty filter for none, and a comma for an OR.
+        Exactly one of the two: to Trigger.dev an empty filter is no filter, and a comma means OR.
         """
         filters = {"filter[schedule]": schedule_id, "filter[tag]": tag}
         given = {name: value for name, value in filters.items() if value is not None}
@@ -109,16 +108,16 @@ class TriggerClient:
     def trigger_run(
         self, task: str, *, payload: Mapping[str, Any], tags: Sequence[str], idempotency_key: str, deadline: float
     ) -> str:
-        """Starts a run and gives its id; the same key gives the same run, so that trying again is harmless."""
+        """Starts a run and returns its id. The same key returns the same run, so a retry is harmless."""
         options = {"tags": list(tags), "idempotencyKey": idempotency_key, "payloadType": "application/json"}
         path = f"/api/v1/tasks/{quote(task, safe='')}/trigger"
-        body = self._try_again("POST", path, deadline=deadline, json={"payload": payload, "options": options})
+        body = self._send_with_retry("POST", path, deadline=deadline, json={"payload": payload, "options": options})
         if not isinstance(body, dict) or not is_id(body.get("id")):
             raise errors.BrokenAnswer("a started run without id")
         return str(body["id"])
 
     def list_schedules(self, *, page: int, per_page: int = SCHEDULES_PER_PAGE, deadline: float) -> SchedulePage:
-        """At most 100 a page, newest first. An empty list may only mean that nothing is deployed at the moment."""
+        """At most 100 per page, newest first. The list is also empty while nothing is deployed."""
         query = {"page": str(page), "perPage": str(per_page)}
         return as_schedule_page(self._get("/api/v1/schedules", query, deadline=deadline))
 
@@ -165,14 +164,14 @@ class TriggerClient:
     def put_schedule(
         self, *, key: str, task: str, cron: str, timezone: str, external_id: str, deadline: float
     ) -> Schedule:
-        """Makes the schedule with this key, or replaces it; whether it is active stays as it was, and new ones are."""
+        """Creates the schedule with this key, or replaces it. A new one is active; else `active` stays as it is."""
         body = {"task": task, "cron": cron, "deduplicationKey": key, "timezone": timezone, "externalId": external_id}
         return as_schedule(self._write("POST", "/api/v1/schedules", body, deadline=deadline))
 
     def replace_schedule(
         self, schedule_id: str, *, task: str, cron: str, timezone: str, external_id: str, deadline: float
     ) -> Schedule:
-        """For one that has no key. On an unknown id Trigger.dev makes another schedule: look first."""
+        """For a schedule without a key. With an unknown id Trigger.dev creates another schedule: retrieve it first."""
         body = {"task": task, "cron": cron, "timezone": timezone, "externalId": external_id}
         return as_schedule(self._write("PUT", schedule_path(schedule_id), body, deadline=deadline))
 
@@ -183,25 +182,25 @@ class TriggerClient:
         return as_schedule(self._write("POST", f"{schedule_path(name)}/deactivate", None, deadline=deadline))
 
     def delete_schedule(self, name: str, *, deadline: float) -> None:
-        """By id or by key; NotFound when it is gone already."""
+        """By id or by key. NotFound when it does not exist any more."""
         self._write("DELETE", schedule_path(name), None, deadline=deadline)
 
     def probe(self, route: Route, *, deadline: float) -> None:
-        """One call that changes nothing, to see whether that kind is answered at all; for those in PROBES."""
+        """One harmless call, to see whether this kind is answered. For the kinds in PROBES."""
         try:
             self._exchange(self._prepared("GET", PROBES[route]), deadline=deadline)
         except (errors.NotFound, errors.Refused):
             return
 
     def _write(self, method: str, path: str, body: Any, *, deadline: float) -> Any:
-        """Sent once: a write that got no answer may still take effect, and is for the caller to look at again."""
+        """Sent once: a write without an answer may still take effect, so the caller has to read first."""
         return self._exchange(self._prepared(method, path, json=body), deadline=deadline)
 
     def _get(self, path: str, query: Mapping[str, str], *, deadline: float) -> Any:
-        return self._try_again("GET", path, deadline=deadline, params=query)
+        return self._send_with_retry("GET", path, deadline=deadline, params=query)
 
-    def _try_again(self, method: str, path: str, *, deadline: float, **content: Any) -> Any:
-        """Only what may be sent twice comes here: reads, and what carries an idempotency key."""
+    def _send_with_retry(self, method: str, path: str, *, deadline: float, **content: Any) -> Any:
+        """For calls that may be sent twice: reads, and calls with an idempotency key."""
         prepared = self._prepared(method, path, **content)
         failure: errors.TriggerError | None = None
         for left in reversed(range(TRIES)):
@@ -213,14 +212,14 @@ class TriggerClient:
                 failure = error
                 time.sleep(PAUSE_BETWEEN_TRIES)
             except errors.NotSent:
-                # That the first try was sent must not be forgotten: it may have taken effect.
+                # The first try was sent and may have taken effect, so its error is the one to raise.
                 if failure is not None:
                     raise failure from None
                 raise
         raise AssertionError("unreachable")
 
     def _prepared(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None) -> Any:
-        """A copy of one request that was prepared once: preparing each takes longer than sending it."""
+        """A copy of one prepared request: preparing each one takes longer than sending it."""
         prepared = self._template.copy()
         prepared.method, prepared.url = method, self._base_url + path + (f"?{urlencode(params)}" if params else "")
         if json is not None:
@@ -230,7 +229,7 @@ class TriggerClient:
     def _exchange(self, prepared: requests.PreparedRequest, *, deadline: float) -> Any:
         left = deadline - time.monotonic()
         if left <= 0:
-            raise errors.TimedOut(f"{prepared.path_url} was not sent, the request's time was up")
+            raise errors.TimedOut(f"{prepared.path_url} was not sent, the deadline had passed")
         route = route_of(str(prepared.url).removeprefix(self._base_url))
         with self._gate(route, patience=min(READ_TIMEOUT, left)):
             return read_answer(*self._send(prepared, deadline=deadline))
@@ -238,8 +237,7 @@ class TriggerClient:
     def _send(self, prepared: requests.PreparedRequest, *, deadline: float) -> tuple[requests.Response, bytes]:
         """The response and its whole body.
 
-        Sent by the adapter itself: a session would follow redirects, or at least read them, and take proxies from the
-        environment.
+        Sent by the adapter and not by a session, which would follow redirects and take proxies from the environment.
         """
         left = max(0.001, deadline - time.monotonic())
         timeout = (min(CONNECT_TIMEOUT, left), min(READ_TIMEOUT, left))

@@ -1,8 +1,8 @@
-"""What can go wrong when Trigger.dev is asked, told apart by what the caller can do about it."""
+"""What can go wrong in a call to Trigger.dev, by what the caller can do about it."""
 
 
 class TriggerError(Exception):
-    """Trigger.dev could not be asked"""
+    """A call to Trigger.dev failed"""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(f"{self.__doc__}: {detail}" if detail else str(self.__doc__))
@@ -17,36 +17,36 @@ class TimedOut(TriggerError):
 
 
 class TooManyRequests(TriggerError):
-    """Trigger.dev asks us to wait"""
+    """Trigger.dev has rate limited us"""
 
     def __init__(self, detail: str, *, retry_after: float) -> None:
-        """`retry_after`: seconds from now until the limit is reset."""
+        """`retry_after`: seconds until the rate-limit reset."""
         super().__init__(detail)
         self.retry_after = retry_after
 
 
 class NotSent(TriggerError):
-    """Trigger.dev is left alone"""
+    """The call to Trigger.dev was not sent"""
 
     def __init__(self, detail: str = "", *, retry_after: float, reason: str) -> None:
-        """Nothing was sent. `retry_after`: seconds until it is worth trying again; `reason`: a word to count it by."""
+        """`retry_after`: seconds until a new try may succeed. `reason`: a word to count it by."""
         super().__init__(detail)
         self.retry_after, self.reason = retry_after, reason
 
 
 class CircuitOpen(NotSent):
-    """Trigger.dev is left alone, since it has failed repeatedly"""
+    """The call was not sent, because Trigger.dev has failed repeatedly"""
 
 
-class QuotaSpent(NotSent):
-    """The caller has had its share of what Trigger.dev may be asked"""
+class QuotaExceeded(NotSent):
+    """The call was not sent, because its account has used its quota"""
 
 
 class Refused(TriggerError):
     """Trigger.dev refused the request"""
 
     def __init__(self, detail: str, *, reason: str = "") -> None:
-        """`reason`: what Trigger.dev itself said."""
+        """`reason`: Trigger.dev's own words."""
         super().__init__(detail)
         self.reason = reason
 
@@ -60,4 +60,4 @@ class Failed(TriggerError):
 
 
 class BrokenAnswer(TriggerError):
-    """Trigger.dev answered something else than was asked for"""
+    """Trigger.dev sent an unexpected answer"""

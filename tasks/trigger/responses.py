@@ -1,4 +1,4 @@
-"""What an answer of Trigger.dev means: its JSON as our types, or the error that it tells (tests/recordings)."""
+"""Trigger.dev's responses as our types or as errors. The facts come from recordings of the real server."""
 
 import json
 import math
@@ -11,12 +11,12 @@ from tasks.trigger import errors
 from tasks.trigger.types import Allowance, Run, RunPage, Schedule, SchedulePage
 
 MAX_BODY = 32 * 1024 * 1024
-# Python's own encoder gives up at about twice as many.
+# Levels of nesting. Python's own encoder gives up at about twice as many.
 MAX_DEPTH = 400
 DEFAULT_RETRY_AFTER = 10.0
-# A reset that is further ahead, in seconds, was told by a wrong clock.
+# Seconds. A reset further ahead was computed with a wrong clock.
 MAX_RETRY_AFTER = 600.0
-CLOCKS_MAY_DIFFER = 5.0
+MAX_CLOCK_DIFFERENCE = 5.0
 MAX_ID = 100
 RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
 
@@ -31,17 +31,17 @@ def read_body(response: requests.Response) -> bytes:
 
 
 def read_answer(response: requests.Response, body: bytes) -> Any:
-    """The JSON of a success; else the error that the status, and only then the body, tells."""
+    """The JSON of a success. Raises the error that the status, and then the body, stands for."""
     status, answer = response.status_code, parsed(body)
     if status == 200:
         if answer is None:
             raise errors.BrokenAnswer(f"200 without JSON, {content_type(response)}")
         return answer
-    reason = as_words(answer.get("error")) if isinstance(answer, dict) else ""
+    reason = as_text(answer.get("error")) if isinstance(answer, dict) else ""
     if status == 429:
         told = answer.get("secondsUntilReset") if isinstance(answer, dict) else None
         raise errors.TooManyRequests(reason, retry_after=seconds_until_reset(response, told))
-    # A JSON 404 speaks of the thing asked for; an HTML 404 of a route that is not there, so of a wrong URL.
+    # A JSON 404 means an unknown run or schedule; an HTML 404 an unknown route, so a wrong URL.
     if status == 404 and reason:
         raise errors.NotFound(reason)
     if status in (400, 401, 403, 405, 422) and reason:
@@ -51,8 +51,8 @@ def read_answer(response: requests.Response, body: bytes) -> Any:
     raise errors.BrokenAnswer(f"{status}, {content_type(response)}")
 
 
-def as_words(told: Any) -> str:
-    """As a database takes it: no half of a surrogate pair, and no NUL, both of which JSON can say."""
+def as_text(told: Any) -> str:
+    """As a database can store it: JSON may contain half of a surrogate pair, or NUL."""
     return str(told or "").encode("utf-8", "replace").decode().replace("\0", "?")
 
 
@@ -63,17 +63,17 @@ def is_id(text: Any) -> bool:
 def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
     """From `x-ratelimit-reset`, epoch milliseconds (recorded: ratelimit_default_429); there is never a Retry-After.
 
-    `told`: the seconds that the body of a 429 has too. Where our clock and Trigger.dev's do not agree they count; where
-    the two hardly differ, the longer wait.
+    `told`: the seconds in the body of a 429. They decide where our clock and Trigger.dev's disagree; where the two
+    nearly agree, the longer wait does.
     """
     left, told_left = as_seconds(response.headers.get("x-ratelimit-reset"), unit=0.001) - time.time(), as_seconds(told)
     if math.isfinite(told_left):
-        left = max(left, told_left) if abs(left - told_left) <= CLOCKS_MAY_DIFFER else told_left
+        left = max(left, told_left) if abs(left - told_left) <= MAX_CLOCK_DIFFERENCE else told_left
     return min(max(left, 0.0), MAX_RETRY_AFTER) if math.isfinite(left) else DEFAULT_RETRY_AFTER
 
 
 def as_seconds(value: Any, *, unit: float = 1.0) -> float:
-    """Not a number for what is none."""
+    """NaN for anything that is not a number."""
     try:
         return float(value) * unit
     except (TypeError, ValueError, OverflowError):
@@ -81,7 +81,7 @@ def as_seconds(value: Any, *, unit: float = 1.0) -> float:
 
 
 def allowance_of(response: requests.Response) -> Allowance | None:
-    """From the three x-ratelimit headers, which every authenticated answer has (recorded: ratelimit_*)."""
+    """From the three x-ratelimit headers of every authenticated answer (recorded: ratelimit_*)."""
     try:
         limit, remaining = (int(response.headers[f"x-ratelimit-{name}"]) for name in ("limit", "remaining"))
     except (KeyError, ValueError):
@@ -90,7 +90,7 @@ def allowance_of(response: requests.Response) -> Allowance | None:
 
 
 def parsed(body: bytes) -> Any:
-    """The JSON of a body in which every number is one; None for what is no JSON, or deeper than anyone can send on."""
+    """The JSON of a body, with NaN and infinity as None. None for invalid JSON, and for JSON nested too deeply."""
     try:
         found = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
     except (ValueError, RecursionError):
@@ -131,7 +131,7 @@ def as_run_page(body: Any) -> RunPage:
 
 
 def as_run(body: Any) -> Run:
-    """The run as it came, once it has what the contract and the access check need."""
+    """The run unchanged. Raises BrokenAnswer where it lacks what the contract and the access check need."""
     if not isinstance(body, dict) or not all(isinstance(body.get(key), str) for key in RUN_KEYS):
         raise errors.BrokenAnswer("a run without id, status, taskIdentifier or dates")
     tags = body.get("tags", [])
@@ -170,5 +170,5 @@ def as_schedule(body: Any) -> Schedule:
     names = (schedule.external_id, schedule.key)
     is_whole = all(isinstance(text, str) for text in texts) and isinstance(schedule.active, bool)
     if not is_whole or not all(isinstance(name, str | None) for name in names) or not is_id(schedule.id):
-        raise errors.BrokenAnswer("a schedule of which a part is not what it should be")
+        raise errors.BrokenAnswer("a schedule with a part of the wrong type")
     return schedule

@@ -1,6 +1,7 @@
-"""HTTP in which a deadline bounds the whole exchange, headers included.
+"""HTTP with a deadline for the whole exchange, headers included.
 
-A socket's timeout only sees silence: an answer that trickles in byte by byte would hold its thread for hours.
+A socket timeout only limits each wait: an answer that arrives byte by byte would hold its thread for hours. requests
+has no total timeout, so the reader below checks the deadline before each read.
 """
 
 import io
@@ -23,7 +24,7 @@ _current = threading.local()
 
 @contextmanager
 def bounded_by(deadline: float) -> Iterator[None]:
-    """Within it, this thread reads no answer past `deadline`, in seconds of `time.monotonic()`."""
+    """Within it, this thread reads no answer after `deadline`, in seconds of `time.monotonic()`."""
     _current.deadline = deadline
     try:
         yield
@@ -32,7 +33,7 @@ def bounded_by(deadline: float) -> Iterator[None]:
 
 
 class BoundedAdapter(HTTPAdapter):
-    """For one host and no proxy, so that neither has to be worked out for each request."""
+    """For one host without a proxy, so neither is computed for each request."""
 
     _pool: Any = None
 
@@ -50,11 +51,11 @@ class BoundedAdapter(HTTPAdapter):
 
 
 class BoundedReader(io.RawIOBase):
-    """A socket's file that waits for each piece no longer than the deadline leaves."""
+    """A socket's file that waits for each read until the deadline at most."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
         self._raw, self._sock, self._deadline = raw, sock, deadline
-        self._silence = sock.gettimeout()
+        self._socket_timeout = sock.gettimeout()
 
     def readable(self) -> bool:
         return True
@@ -62,8 +63,8 @@ class BoundedReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the answer came too slowly")
-        self._sock.settimeout(left if self._silence is None else min(left, self._silence))
+            raise TimeoutError("the answer arrived too slowly")
+        self._sock.settimeout(left if self._socket_timeout is None else min(left, self._socket_timeout))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -83,18 +84,18 @@ class BoundedConnection(HTTPConnection):
     response_class = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
-        return in_time(self, super()._new_conn())
+        return within_deadline(self, super()._new_conn())
 
 
 class BoundedTLSConnection(HTTPSConnection):
     response_class = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
-        return in_time(self, super()._new_conn())
+        return within_deadline(self, super()._new_conn())
 
 
-def in_time(connection: HTTPConnection, made: socket.socket) -> socket.socket:
-    """Nothing is sent past the deadline: looking up a name takes its time, and so does each address that is dead."""
+def within_deadline(connection: HTTPConnection, made: socket.socket) -> socket.socket:
+    """Nothing is sent after the deadline: a DNS lookup and each dead address take their time."""
     deadline = getattr(_current, "deadline", None)
     if deadline is not None and time.monotonic() >= deadline:
         made.close()

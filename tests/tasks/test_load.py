@@ -30,7 +30,7 @@ from demo.standin.faults import Fault
 from demo.standin.server import serve_in_thread
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
-from tasks.gateway.budget import LOOKUPS_A_MINUTE
+from tasks.gateway.budget import LOOKUPS_PER_MINUTE
 from tasks.models import Task
 from tasks.runs.waiting import THREADS_FOR_OTHERS
 from tasks.trigger.client import READ_TIMEOUT, ROUTES
@@ -418,7 +418,7 @@ def test_strangers_who_guess_are_nobodys_burden(world: World, record_property: T
     assert beside.statuses == alone.statuses == {200: 150}
     assert {task["runs_status"] for task in charlies} == {"fresh"}
     assert counts["bad key", 401] <= 100 * (minutes + 2) * (1 if world.is_shared else WORKERS)
-    assert looked_up <= LOOKUPS_A_MINUTE * (minutes + 2) * (1 if world.is_shared else WORKERS)
+    assert looked_up <= LOOKUPS_PER_MINUTE * (minutes + 2) * (1 if world.is_shared else WORKERS)
     assert {status for _, status in counts} == {401, 404, 429}
     assert world.metric('recoup_trigger_calls_total{outcome="budget"') == 0
     assert not [key for key in (*guessed, world.alice, world.bob, TRIGGER_KEY) if key in log]

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.credentials import api_keys
-from accounts.lookup import UnknownAccount, account_named
+from accounts.lookup import UnknownAccount, find_account
 from accounts.models import Account, AccountEmail, ApiKey
 
 
@@ -28,13 +28,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if options["days"] is not None and options["days"] < 1:
             raise CommandError(f"--days must be 1 or more, not {options['days']}.")
-        key = api_keys.make()
+        key = api_keys.create()
         with transaction.atomic():
             account = find_or_create(options["account"], options["create"])
             made = ApiKey.objects.create(
                 account=account,
                 name=options["name"],
-                prefix=api_keys.shown(key),
+                prefix=api_keys.prefix_of(key),
                 digest=api_keys.digest(key, secret=settings.API_KEY_SECRET),
                 expires_at=timezone.now() + timedelta(days=options["days"]) if options["days"] else None,
             )
@@ -48,7 +48,7 @@ class Command(BaseCommand):
 
 def find_or_create(text: str, name: str | None) -> Account:
     try:
-        return account_named(text)
+        return find_account(text)
     except UnknownAccount as error:
         if name is None or "@" not in text:
             raise CommandError(f"{error} With --create NAME and an e-mail address it is made.") from None

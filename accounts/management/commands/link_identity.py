@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.lookup import UnknownAccount, account_named
+from accounts.lookup import UnknownAccount, find_account
 from accounts.models import Identity
 
 
@@ -25,7 +25,7 @@ class Command(BaseCommand):
         if not issuer or not subject:
             raise CommandError("The subject must not be empty, and without TOKEN_ISSUER an --issuer is needed.")
         try:
-            account = account_named(options["account"])
+            account = find_account(options["account"])
         except UnknownAccount as error:
             raise CommandError(str(error)) from None
         identity, made = Identity.objects.get_or_create(issuer=issuer, subject=subject, defaults={"account": account})

@@ -94,6 +94,7 @@ class Command(BaseCommand):
         standin = start(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", port], {})
         url = read_line(standin)
         environment = {"TRIGGER_API_URL": url, "HOST": HOST, "PORT": str(settings.PORT), "LOG_LEVEL": "WARNING"}
+        environment |= {"MALLOC_ARENA_MAX": "2"}
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
         start(children, command, environment, quiet=False)
         wait_until_serving(children)
@@ -189,5 +190,5 @@ def screen(standin_url: str) -> str:
         alice_id=id_of("alice"),
         run=RUN_IDS["video in the making"],
         task=id_of("Morning streaming report"),
-        **{person: api_keys.demo(person) for person in ("alice", "bob", "charlie", "dora")},
+        **{person: api_keys.demo_key(person) for person in ("alice", "bob", "charlie", "dora")},
     )

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from demo import parent_process
+from demo.parent_process import exit_with_parent
 from demo.standin.schedules import fire_due
 from demo.standin.server import StandinServer
 from demo.standin.standin import Standin
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         except OSError as error:
             sys.exit(f"Port {options['port']} cannot be used: {error.strerror}. Choose another one with --port.")
         if settings.STOP_WITH_PARENT:
-            parent_process.end_with_parent()
+            exit_with_parent()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         threading.Thread(target=keep_firing, args=(state,), daemon=True).start()
         self.stdout.write(server.url)

@@ -67,7 +67,7 @@ def refuse_real_trigger() -> None:
 
 def ids_and_keys() -> dict[str, Any]:
     return {
-        "accounts": {person: {"id": str(id_of(person)), "api_key": api_keys.demo(person)} for person in PEOPLE},
+        "accounts": {person: {"id": str(id_of(person)), "api_key": api_keys.demo_key(person)} for person in PEOPLE},
         "artists": {artist: str(id_of(artist)) for artist in ARTISTS},
         "organizations": {organization: str(id_of(organization)) for organization in ORGANIZATIONS},
         "tasks": {task.title: str(id_of(task.title)) for task in TASKS},
@@ -99,10 +99,10 @@ def seed_person(person: str, organization: Organization) -> None:
     account, _ = Account.objects.update_or_create(id=id_of(person), defaults={"name": name})
     AccountEmail.objects.get_or_create(email=email, defaults={"account": account})
     Membership.objects.get_or_create(account=account, organization=organization)
-    key = api_keys.demo(person)
+    key = api_keys.demo_key(person)
     ApiKey.objects.get_or_create(
         digest=api_keys.digest(key, secret=settings.API_KEY_SECRET),
-        defaults={"account": account, "name": "Demo", "prefix": api_keys.shown(key)},
+        defaults={"account": account, "name": "Demo", "prefix": api_keys.prefix_of(key)},
     )
 
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 from rich import progress
 from rich.console import Console
 
-from accounts.lookup import UnknownAccount, account_named
+from accounts.lookup import UnknownAccount, find_account
 from tasks import idempotency
 from tasks.gateway import upstream
 from tasks.gateway.payers import paid_by
@@ -133,7 +133,7 @@ def chosen_options(options: dict[str, Any]) -> Options:
     if options["watch"] is not None and not 1 <= options["watch"] <= MAX_PAUSE:
         raise CommandError(f"--watch must be from 1 to {MAX_PAUSE} seconds, not {options['watch']:g}.")
     try:
-        account = account_named(options["account"]) if options["account"] else None
+        account = find_account(options["account"]) if options["account"] else None
     except UnknownAccount as error:
         raise CommandError(str(error)) from None
     return Options(options["full"], options["prune"], options["dry_run"], options["yes"], account)

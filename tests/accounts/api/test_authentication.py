@@ -126,7 +126,7 @@ def test_noting_the_use_of_a_key_leaves_no_connection_with_the_thread(cast: Cast
 
 
 def test_demo_keys_work_beside_a_local_trigger_only(cast: Cast, settings: Settings) -> None:
-    key = api_keys.demo("alice")
+    key = api_keys.demo_key("alice")
     ApiKey.objects.create(account=cast.alice, name="Demo", digest=api_keys.digest(key, secret=settings.API_KEY_SECRET))
     assert with_key(key).get("/api/tasks").status_code == 200
     settings.TRIGGER_IS_LOCAL = False
@@ -143,10 +143,10 @@ def test_options_never_authenticates_and_answers_a_preflight(db: None) -> None:
 
 
 def test_keys_look_as_promised_and_differ() -> None:
-    made = {api_keys.make() for _ in range(50)}
+    made = {api_keys.create() for _ in range(50)}
     assert len(made) == 50
-    assert all(len(key) == 53 and api_keys.is_one_of_ours(key) and not api_keys.is_demo(key) for key in made)
-    assert len(api_keys.demo("alice")) == 53
+    assert all(len(key) == 53 and api_keys.is_api_key(key) and not api_keys.is_demo(key) for key in made)
+    assert len(api_keys.demo_key("alice")) == 53
 
 
 def test_a_digest_needs_the_secret() -> None:

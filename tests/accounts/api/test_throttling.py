@@ -91,7 +91,7 @@ def test_it_is_told_when_one_more_fits(present: int, former: int, seconds: float
 
 
 def test_of_many_made_up_names_those_are_forgotten_that_were_not_counted_for_longest() -> None:
-    local, mine = LocalCounters(most_names=100), Limit("mine", 1)
+    local, mine = LocalCounters(max_names=100), Limit("mine", 1)
     local.take([mine], at=AT)
     for number in range(1000):
         local.take([Limit(f"made up {number}", 1)], at=AT)
@@ -109,7 +109,7 @@ def test_of_many_made_up_names_those_are_forgotten_that_were_not_counted_for_lon
 def test_too_many_requests_with_one_key_are_a_429_that_says_when_to_come_again(
     alice_api: ContractClient, settings: Settings, clock: time_machine.Traveller, path: str
 ) -> None:
-    settings.REQUESTS_A_MINUTE = 3
+    settings.REQUESTS_PER_MINUTE = 3
     query = {"schedule": "0 9 * * *"} if path.endswith("preview") else {}
     responses = [alice_api.get(path, query) for _ in range(5)]
     assert [response.status_code for response in responses] == [200] * 3 + [429] * 2
@@ -122,7 +122,7 @@ def test_too_many_requests_with_one_key_are_a_429_that_says_when_to_come_again(
 def test_a_429_has_the_shape_of_the_operation(
     alice_api: ContractClient, settings: Settings, clock: time_machine.Traveller, method: str
 ) -> None:
-    settings.REQUESTS_A_MINUTE = 1
+    settings.REQUESTS_PER_MINUTE = 1
     alice_api.get("/api/tasks")
     response = alice_api.generic(method, "/api/tasks", "{}", content_type="application/json")
     assert (response.status_code, response.json()["error"]) == (429, 429)
@@ -131,13 +131,13 @@ def test_a_429_has_the_shape_of_the_operation(
 def test_a_key_has_its_own_limit_and_nobody_elses(
     cast: Cast, alice_api: ContractClient, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.REQUESTS_A_MINUTE = 1
+    settings.REQUESTS_PER_MINUTE = 1
     assert [alice_api.get("/api/tasks").status_code for _ in range(2)] == [200, 429]
     assert with_key(make_key(cast.alice)).get("/api/tasks").status_code == 200
 
 
 def test_a_preflight_is_never_too_many(anonymous_api: ContractClient, settings: Settings) -> None:
-    settings.REQUESTS_A_MINUTE = settings.FAILURES_A_MINUTE = 1
+    settings.REQUESTS_PER_MINUTE = settings.AUTH_FAILURES_PER_MINUTE = 1
     assert {anonymous_api.options("/api/tasks").status_code for _ in range(5)} == {200}
 
 
@@ -152,7 +152,7 @@ def statuses(api: ContractClient, count: int, **headers: Any) -> list[int]:
 def test_too_many_bad_keys_from_one_address_are_a_429(
     db: None, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.FAILURES_A_MINUTE = 3
+    settings.AUTH_FAILURES_PER_MINUTE = 3
     assert statuses(with_key("recoup_sk_bad"), 5) == [401] * 3 + [429] * 2
     assert statuses(with_key("recoup_sk_bad"), 1, REMOTE_ADDR="192.0.2.7") == [401]
     assert "Retry-After" in with_key("recoup_sk_bad").get("/api/tasks/runs").headers
@@ -161,13 +161,13 @@ def test_too_many_bad_keys_from_one_address_are_a_429(
 def test_a_good_key_is_served_from_an_address_that_guesses(
     alice_api: ContractClient, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.FAILURES_A_MINUTE = 1
+    settings.AUTH_FAILURES_PER_MINUTE = 1
     assert statuses(with_key("recoup_sk_bad"), 3) == [401, 429, 429]
     assert statuses(alice_api, 3) == [200] * 3
 
 
 def test_an_ipv6_subscriber_is_one_address(db: None, settings: Settings, clock: time_machine.Traveller) -> None:
-    settings.FAILURES_A_MINUTE = 1
+    settings.AUTH_FAILURES_PER_MINUTE = 1
     api = with_key("recoup_sk_bad")
     assert statuses(api, 1, REMOTE_ADDR="2001:db8:1:2::1") == [401]
     assert statuses(api, 1, REMOTE_ADDR="2001:db8:1:2:3:4:5:6") == [429]
@@ -178,7 +178,7 @@ def test_an_ipv6_subscriber_is_one_address(db: None, settings: Settings, clock: 
 def test_a_forwarded_address_is_believed_as_far_as_proxies_are_trusted(
     db: None, settings: Settings, clock: time_machine.Traveller, proxies: int, expected: list[int]
 ) -> None:
-    settings.FAILURES_A_MINUTE = 1
+    settings.AUTH_FAILURES_PER_MINUTE = 1
     settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "NUM_PROXIES": proxies}
     api = with_key("recoup_sk_bad")
     addresses = ("198.51.100.1", "made up, 198.51.100.2")
@@ -193,7 +193,7 @@ def test_no_part_of_a_key_is_ever_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("DEBUG")
-    settings.FAILURES_A_MINUTE = settings.REQUESTS_A_MINUTE = 2
+    settings.AUTH_FAILURES_PER_MINUTE = settings.REQUESTS_PER_MINUTE = 2
     secret = "q7Zx-secret-part"
     statuses(with_key(f"recoup_sk_{secret}"), 5)
     for scheme in ("Bearer", "Basic", "bearer"):

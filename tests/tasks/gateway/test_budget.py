@@ -14,7 +14,7 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.gateway import upstream
 from tasks.gateway.breaker import PAUSE
-from tasks.gateway.budget import LOOKUPS_A_MINUTE
+from tasks.gateway.budget import LOOKUPS_PER_MINUTE
 from tasks.gateway.payers import paid_by, payer
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
@@ -30,7 +30,7 @@ PATH = "/api/tasks/runs"
 def test_no_more_is_asked_than_the_budget_of_a_minute(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 2
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 2
     assert [ask() for _ in range(12)] == ["answered"] * 10 + ["NotSent"] * 2
     clock.shift(90)
     assert [ask() for _ in range(7)] == ["answered"] * 5 + ["NotSent"] * 2, "half of the former minute still counts"
@@ -39,9 +39,9 @@ def test_no_more_is_asked_than_the_budget_of_a_minute(
 def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 1
     with paid_by("greedy"):
-        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaSpent"] * 2
+        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaExceeded"] * 2
     with paid_by("modest"):
         assert ask() == "answered"
 
@@ -49,7 +49,7 @@ def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
 def test_a_request_is_paid_by_its_caller_and_nobody_after_it(
     cast: Cast, alice_api: ContractClient, trigger: Standin, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 10, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 10, 1
     statuses = [alice_api.get(PATH, {"limit": limit}).status_code for limit in range(1, 8)]
     assert statuses == [200] * 5 + [429] * 2
     assert payer.get() is None
@@ -59,7 +59,7 @@ def test_a_request_is_paid_by_its_caller_and_nobody_after_it(
 def test_what_one_asks_beyond_its_share_is_unavailable_and_not_empty(
     cast: Cast, alice_api: ContractClient, trigger: Standin, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 10, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 10, 1
     for number in range(8):
         make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")
     shown = [task["runs_status"] for task in alice_api.get("/api/tasks").json()["tasks"]]
@@ -88,7 +88,7 @@ def add_runs(cast: Cast, trigger: Standin, count: int) -> list[str]:
     return [f"own{number}" for number in range(count)]
 
 
-MANY = [f"unknown{number}" for number in range(LOOKUPS_A_MINUTE + 20)]
+MANY = [f"unknown{number}" for number in range(LOOKUPS_PER_MINUTE + 20)]
 
 
 @pytest.mark.usefixtures("clock")
@@ -96,8 +96,8 @@ def test_runs_that_do_not_exist_cost_nothing_of_the_budget_and_end_in_a_429(
     alice_api: ContractClient, trigger: Standin
 ) -> None:
     trigger.rate_limit = 0
-    assert look(alice_api, *MANY) == [404] * LOOKUPS_A_MINUTE + [429] * 20
-    assert trigger.asked["all"] == LOOKUPS_A_MINUTE
+    assert look(alice_api, *MANY) == [404] * LOOKUPS_PER_MINUTE + [429] * 20
+    assert trigger.asked["all"] == LOOKUPS_PER_MINUTE
     assert spent() == 0
 
 
@@ -114,7 +114,7 @@ def test_runs_that_are_there_are_not_looked_for_in_vain_and_come_out_of_share_an
 def test_a_share_that_is_spent_looks_for_no_more_runs_either(
     alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 40, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 40, 1
     assert look(alice_api, *add_runs(cast, trigger, 30)) == [200] * 20 + [429] * 10
     assert with_key(make_key(cast.charlie)).get(PATH).status_code == 200
 
@@ -123,7 +123,7 @@ def test_a_share_that_is_spent_looks_for_no_more_runs_either(
 def test_all_lookups_together_are_a_part_of_the_budget_at_most(
     cast: Cast, trigger: Standin, settings: Settings
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 40, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 40, 1
     for person in (cast.alice, cast.bob, cast.charlie):
         look(with_key(make_key(person)), *MANY[:10])
     assert trigger.asked["all"] == 10
@@ -160,7 +160,7 @@ def test_runs_that_cannot_be_shown_are_looked_for_in_vain_too(
     alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings, kind: Any
 ) -> None:
     """Their calls come out of what all lookups may cost: nobody has all of that, alone or with several workers."""
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 80, 2
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 80, 2
     trigger.faults.add(Fault(kind, path="/api/v3/runs/run_broken*"))
     answers = []
     for number in range(10):
@@ -182,7 +182,7 @@ def test_who_looks_in_vain_leaves_others_something_to_look_up_with(
     vain: int,
 ) -> None:
     trigger.rate_limit = 0
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = most, workers
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = most, workers
     assert look(alice_api, *MANY[: vain + 2]) == [404] * vain + [429] * 2
     assert look(with_key(make_key(cast.charlie)), "unknown") == [404]
 
@@ -191,7 +191,7 @@ def test_who_looks_in_vain_leaves_others_something_to_look_up_with(
 def test_those_who_look_at_once_pass_no_limit_together(
     alice_api: ContractClient, trigger: Standin, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 1
     generated()  # not in several threads at once, which drf-spectacular does not bear
     hold, statuses = threading.Event(), list[int]()
 
@@ -242,7 +242,7 @@ def test_a_foreign_run_is_like_an_unknown_one_when_nothing_is_left_too(
 def test_the_budget_is_one_for_all_processes(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 20, 2
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 2
     first = [ask() for _ in range(12)]
     upstream.finish()
     assert [*first, *(ask() for _ in range(10))] == ["answered"] * 20 + ["NotSent"] * 2
@@ -252,6 +252,6 @@ def test_the_budget_is_one_for_all_processes(
 def test_a_share_is_one_for_all_processes_too(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE = 20
+    settings.TRIGGER_CALLS_PER_MINUTE = 20
     with paid_by("greedy"):
-        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaSpent"] * 2
+        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaExceeded"] * 2

@@ -74,7 +74,7 @@ def test_a_question_that_somebody_else_could_not_pay_is_asked_once_more_by_who_c
     def cannot_pay() -> Any:
         begun.set()
         refuse.wait(10)
-        raise errors.QuotaSpent(retry_after=9, reason="share")
+        raise errors.QuotaExceeded(retry_after=9, reason="share")
 
     def ask_together(call: Any) -> Any:
         return upstream.ask_together({"question": call}, deadline=upstream.deadline_from_now())["question"]

@@ -107,7 +107,7 @@ def test_a_part_that_hangs_leaves_the_other_parts_asked_though_nothing_else_is_a
 def test_who_cannot_pay_for_trying_leaves_it_to_the_next(
     alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.TRIGGER_CALLS_A_MINUTE, settings.WEB_CONCURRENCY = 40, 1
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 40, 1
     charlie = with_key(make_key(cast.charlie))
     alices, charlies = ({"id": str(make_task(who, cast.artist).pk)} for who in (cast.alice, cast.charlie))
     look_at_lists = [charlie.get(PATH, {"limit": limit}).status_code for limit in range(1, 25)]

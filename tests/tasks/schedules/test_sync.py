@@ -579,7 +579,7 @@ def test_it_prints_json(cast: Cast, trigger: Standin) -> None:
         (["--watch", "0.5"], "from 1 to 86400 seconds"),
         (["--watch", "nan"], "from 1 to 86400 seconds"),
         (["--watch", "1e12"], "from 1 to 86400 seconds"),
-        (["--account", "nobody@example.com"], "no account"),
+        (["--account", "nobody@example.com"], "No account"),
     ],
 )
 def test_what_it_cannot_do_is_said(db: None, arguments: list[str], reason: str) -> None:
