@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from demo.standin import cron
 from demo.standin.messages import Reply, Request, encoded, error, ok
 from demo.standin.run_json import moment
 from demo.standin.state import StandinRun, StandinSchedule, State
-from tasks import cron
-from tasks.cron import zones
+from demo.standin.zone_names import ZONE_NAMES
 
 ORIGIN = "http://trigger.example"
 WRONG = "Something went wrong, please try again."
 PER_PAGE, MOST_PER_PAGE = 20, 100
-# What the real server breaks on instead of refusing it.
-MACROS = ("@yearly", "@monthly", "@weekly", "@daily", "@hourly")
-
 SCHEDULED_TASKS = frozenset(["customer-prompt-task"])
 OTHER_TASKS = frozenset(["create-content", "setup-sandbox"])
 
@@ -70,12 +67,12 @@ def put(
 ) -> Reply:
     """What the body leaves out is reset. The task of a schedule, and whether it is active, stay as they were."""
     expression, zone = body["cron"], body.get("timezone", "UTC")
-    refusal = refused_cron(expression) or refused_zone(zone) or refused_task(body["task"])
+    refusal = refused_cron(expression, now=state.now) or refused_zone(zone) or refused_task(body["task"])
     if refusal:
         return refusal
     if former and former.kind == "DECLARATIVE":
         return error(422, "Cannot update a declarative schedule")
-    poisoned = zone == "" or expression.split(" ")[-1] == "L"
+    poisoned = zone == "" or cron.leaves_broken_schedule(expression)
     schedule = StandinSchedule(
         task=former.task if former else body["task"],
         cron=expression,
@@ -126,13 +123,16 @@ def set_active(state: State, environment: Mapping[str, str], name: str, *, activ
     schedule = state.schedule(name)
     if schedule is None:
         return error(404, "Schedule not found")
+    if schedule.poisoned:
+        return broken()
     schedule.active = active
     schedule.next_fire = next_fire(schedule, now=state.now)
     return ok(single(state.put_schedule(schedule), environment))
 
 
-def list_timezones(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
-    return ok({"timezones": ["UTC", *sorted(known_zones() - {"UTC"})]})
+def list_timezones(request: Request) -> Reply:
+    without_utc = request.query.get("excludeUtc") == "true"
+    return ok({"timezones": [name for name in ZONE_NAMES if not (without_utc and name == "UTC")]})
 
 
 # --- Refusals, in the order of the real server ------------------------------------------------------------------------
@@ -159,21 +159,18 @@ def refused(body: dict[str, Any] | None, needed: tuple[str, ...]) -> Reply | Non
     return None
 
 
-def refused_cron(expression: str) -> Reply | None:
-    fields = expression.split(" ")
-    if expression in MACROS or (len(fields) in (3, 4) and all(fields)):
-        return error(500, WRONG)
-    if len(fields) > 5:
-        return error(422, "Invalid cron expression: CRON expressions with seconds are not allowed")
+def refused_cron(expression: str, *, now: float) -> Reply | None:
     try:
-        cron.check(" ".join([*fields[:-1], "*"]) if fields[-1] == "L" else expression)
-    except cron.CronError as reason:
+        cron.check(expression, at=datetime.fromtimestamp(now, UTC))
+    except cron.InvalidCronError as reason:
         return error(422, f"Invalid cron expression: {reason}")
+    except cron.BrokenCronError:
+        return error(500, WRONG)
     return None
 
 
 def refused_zone(zone: str) -> Reply | None:
-    if zone == "" or zone in known_zones():
+    if zone == "" or zone in ZONE_NAMES:
         return None
     return error(422, f"Invalid IANA timezone: '{zone}'. View the list of valid timezones at {ORIGIN}/timezones")
 
@@ -184,10 +181,6 @@ def refused_task(task: str) -> Reply | None:
     if task in OTHER_TASKS:
         return error(422, f"Task with identifier {task} is not a scheduled task.")
     return error(422, f"Task with identifier {task} not found in project.")
-
-
-def known_zones() -> frozenset[str]:
-    return zones.names() - zones.ALIASES.keys() - {zones.NOT_AT_TRIGGER}
 
 
 def broken() -> Reply:

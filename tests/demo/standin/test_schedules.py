@@ -44,6 +44,7 @@ def create(standin: Standin, key: str = "k", **fields: Any) -> Any:
         "sched_delete_unknown",
         "sched_activate_unknown",
         "sched_list_page_beyond",
+        "sched_put_bad_cron",
         "cron_6_fields_seconds",
         "cron_double_space",
         "cron_macro_daily",
@@ -116,6 +117,21 @@ def test_a_poisoned_schedule_spoils_the_list_until_it_is_deleted(standin: Standi
     assert asked(standin, "GET", PATH)["data"] == []
 
 
+def test_a_poisoned_schedule_cannot_be_read_or_activated(standin: Standin) -> None:
+    body = {"task": "customer-prompt-task", "cron": "0 9 * * L", "deduplicationKey": "poison"}
+    assert ask(standin, "POST", PATH, body).status == 500
+    assert ask(standin, "GET", f"{PATH}/poison").status == 500
+    assert ask(standin, "POST", f"{PATH}/poison/activate").status == 500
+
+
+@pytest.mark.parametrize("expression", ["@daily", "9 * *", "9 * * *", "0\t9\t*\t*\t*", "0 9 0L * L", "0 9 31 2,4 *"])
+def test_a_cron_that_breaks_without_a_bare_l_weekday_leaves_no_schedule(standin: Standin, expression: str) -> None:
+    body = {"task": "customer-prompt-task", "cron": expression, "deduplicationKey": "broken"}
+    assert ask(standin, "POST", PATH, body).status == 500
+    assert ask(standin, "GET", f"{PATH}/broken").status == 404
+    assert asked(standin, "GET", PATH)["data"] == []
+
+
 def test_without_a_deployment_the_list_is_empty_and_getting_one_works(standin: Standin) -> None:
     create(standin)
     standin.state.deployed = False
@@ -145,8 +161,3 @@ def test_an_inactive_schedule_does_not_fire(standin: Standin, clock: Clock) -> N
     asked(standin, "POST", f"{PATH}/k/activate")
     clock.now += timedelta(minutes=1)
     assert fire_due(standin.state) == 1
-
-
-def test_it_knows_the_recorded_zones(standin: Standin) -> None:
-    recorded = recordings.recording("timezones")["response"]["body"]["timezones"]
-    assert set(asked(standin, "GET", "/api/v1/timezones")["timezones"]) == set(recorded)
