@@ -50,6 +50,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, migrations, deployment and schem
 	@$(PY) -m ruff format --check --quiet . || { echo 'Not formatted: run "make format".'; exit 1; }
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache > /dev/null || $(VENV)/bin/lint-imports --no-cache
 	@$(PY) manage.py makemigrations --check --dry-run
 	@$(PY) manage.py check --deploy --fail-level WARNING
 	@$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null

@@ -1,6 +1,6 @@
-"""Whether this process lives, and whether it can serve: answered before anything else looks at the request.
+"""/healthz, /readyz and /metrics, answered before any other middleware.
 
-A probe names neither a host of ours nor comes through the proxy that ends TLS, so no later middleware may judge it.
+A probe sends no Host of ours and does not come through the TLS proxy, so later middleware would reject it.
 """
 
 import logging
@@ -22,26 +22,26 @@ from tasks.gateway import upstream
 from tasks.models import Task
 
 OK, FAILED = "ok", "failed"
-# Seconds that a result is told without checking again: anybody may ask.
-KEPT_FOR = 1.0
-# While a check is made, for so long what was told before; where that is older, so long is waited for the check to end.
-BELIEVED_FOR, PATIENCE = 5.0, 2.0
+# Seconds. A result is reused for this long: the paths need no credential, so anybody may call them often.
+CACHED_FOR = 1.0
+# While a check is running, an earlier result is used up to this age; otherwise the probe waits for the check.
+MAX_AGE, PATIENCE = 5.0, 2.0
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 logger = logging.getLogger(__name__)
 
 
 class NotReady(Exception):
-    """Something that every request needs is not there"""
+    """Something that every request needs is missing"""
 
 
 def healthz(request: HttpRequest) -> HttpResponseBase:
-    """It answers, so it lives; nothing else is looked at, since a restart would mend nothing else."""
+    """The process lives. Nothing else is checked, since a restart would repair nothing else."""
     return JsonResponse({"status": OK})
 
 
 class Readiness:
-    """What the checks said last. They are made by one thread at a time, however many probes come meanwhile."""
+    """The last result of the checks. One thread at a time runs them, for any number of probes."""
 
     def __init__(self, *, patience: float = PATIENCE) -> None:
         self._patience = patience
@@ -50,16 +50,16 @@ class Readiness:
         self._body: dict[str, Any] = {}
 
     def answer(self) -> JsonResponse:
-        wait = self._patience if self._is_older_than(BELIEVED_FOR) else 0.0
-        if self._is_older_than(KEPT_FOR) and self._checking.acquire(timeout=wait):
+        wait = self._patience if self._is_older_than(MAX_AGE) else 0.0
+        if self._is_older_than(CACHED_FOR) and self._checking.acquire(timeout=wait):
             try:
-                if self._is_older_than(KEPT_FOR):
-                    self._is_ready, self._body = checked()
+                if self._is_older_than(CACHED_FOR):
+                    self._is_ready, self._body = run_checks()
                     self._checked_at = time.monotonic()
             finally:
                 self._checking.release()
-        if self._is_older_than(BELIEVED_FOR):
-            return JsonResponse({"status": "not ready", "checks": "have not ended"}, status=503)
+        if self._is_older_than(MAX_AGE):
+            return JsonResponse({"status": "not ready", "checks": "are still running"}, status=503)
         return JsonResponse(self._body, status=200 if self._is_ready else 503)
 
     def _is_older_than(self, seconds: float) -> bool:
@@ -72,11 +72,11 @@ def readiness() -> Readiness:
 
 
 def readyz(request: HttpRequest) -> HttpResponseBase:
-    """200 or 503, by what every request needs. That Trigger.dev is away is told, and no more: the API serves."""
+    """200 or 503, by what every request needs. The state of Trigger.dev is information: the API serves without it."""
     return readiness().answer()
 
 
-def checked() -> tuple[bool, dict[str, Any]]:
+def run_checks() -> tuple[bool, dict[str, Any]]:
     checks = {name: result_of(name, check) for name, check in CHECKS.items()}
     body: dict[str, Any] = {**checks, "trigger": trigger_state()}
     if checks["database"] == checks["migrations"] == OK:
@@ -97,7 +97,7 @@ def result_of(name: str, check: Callable[[], None]) -> str:
 
 
 def failed(name: str, error: Exception) -> str:
-    """What a driver says may hold a password."""
+    """Logs the type of the error only: a driver's message may contain a password."""
     logger.warning("Not ready, the check of the %s failed: %s", name, type(error).__name__)
     return FAILED
 
@@ -109,7 +109,7 @@ def check_database() -> None:
 
 @once
 def check_migrations() -> None:
-    """Kept once it has succeeded: what this code needs is not taken back while it runs."""
+    """Cached once it has succeeded: migrations are not undone while this code runs."""
     executor = MigrationExecutor(connection)
     if executor.migration_plan(executor.loader.graph.leaf_nodes()):
         raise NotReady
@@ -129,7 +129,7 @@ CHECKS: Mapping[str, Callable[[], None]] = {
 
 
 def trigger_state() -> dict[str, Any]:
-    """Of this worker: what it last learnt of Trigger.dev, which is not asked for this."""
+    """What this worker knows from its last calls. Trigger.dev is not called for it."""
     wait = upstream.gate().seconds_until_reset()
     if wait:
         return {"status": "rate limited", "seconds": round(wait, 1)}
@@ -145,7 +145,7 @@ def probes(get_response: Handler) -> Handler:
         if probe is None:
             return get_response(request)
         response: Any = probe(request)
-        # Django would log each 503, though the check has said once what failed.
+        # Django would log each 503, but the check has logged the reason once.
         response._has_been_logged = True
         return response
 

@@ -1,4 +1,4 @@
-"""What Prometheus may read, and who may read it: counts of requests by view and status, and of calls to Trigger.dev."""
+"""/metrics for Prometheus, and who may read it."""
 
 import hmac
 from typing import Any
@@ -8,12 +8,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django_prometheus.exports import ExportToDjangoView
 from django_prometheus.middleware import PrometheusAfterMiddleware
 
-NO_TOKEN = "/metrics is for who sends METRICS_TOKEN as Authorization: Bearer. That is not set here."  # noqa: S105
+NO_TOKEN = "/metrics needs METRICS_TOKEN as Authorization: Bearer, and METRICS_TOKEN is not set here."  # noqa: S105
 WRONG_TOKEN = "Send METRICS_TOKEN as Authorization: Bearer."  # noqa: S105
 
 
 class CountingMiddleware(PrometheusAfterMiddleware):
-    """The library's, but that a method which somebody has made up is no label: each new one would be kept for ever."""
+    """The library's, but an invented HTTP method does not become a label: labels are never removed."""
 
     def label_metric(self, metric: Any, request: Any, response: Any = None, **labels: str) -> Any:
         if "method" in labels:
@@ -22,7 +22,7 @@ class CountingMiddleware(PrometheusAfterMiddleware):
 
 
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Without a token beside a Trigger.dev on this machine only, like everything that is good for development."""
+    """Open without a token only with a Trigger.dev on this machine, which means development."""
     token = settings.METRICS_TOKEN
     if not token and not settings.TRIGGER_IS_LOCAL:
         return JsonResponse({"status": "error", "error": 403, "message": NO_TOKEN}, status=403)

@@ -1,4 +1,4 @@
-"""Every environment variable is read here, once; README.md lists them."""
+"""Every environment variable is read here; docs/operations.md lists them."""
 
 import zoneinfo
 from pathlib import Path
@@ -11,13 +11,13 @@ from marshmallow.validate import Range
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 VAR_DIR.mkdir(exist_ok=True)
-DEVELOPMENT_SECRET = "django-insecure-for-a-trigger-dev-on-this-machine-only"  # noqa: S105  it is no secret
+DEVELOPMENT_SECRET = "django-insecure-for-a-trigger-dev-on-this-machine-only"  # noqa: S105  it is not secret
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
-# Time zones are those of the locked tzdata, and not whatever this machine has.
+# Time zones come from the locked tzdata, not from this machine.
 zoneinfo.reset_tzpath(to=())
 
-# A cache that hangs must not hold up what it is there to make fast.
+# A cache that hangs must not delay requests.
 REDIS_OPTIONS = {"socket_connect_timeout": 0.2, "socket_timeout": 0.2, "health_check_interval": 30}
 
 env = Env()
@@ -25,16 +25,16 @@ env = Env()
 # --- Trigger.dev -----------------------------------------------------------------------------------------------------
 TRIGGER_API_URL: str = env.str("TRIGGER_API_URL", "http://127.0.0.1:3040").rstrip("/")
 TRIGGER_SECRET_KEY: str = env.str("TRIGGER_SECRET_KEY", "tr_prod_standin")
-# Put before the keys of our schedules, which are per project of Trigger.dev and not per environment.
+# Prefix of the deduplication keys of our schedules, which belong to a Trigger.dev project, not to an environment.
 TRIGGER_NAMESPACE: str = env.str("TRIGGER_NAMESPACE", "")
 # The task at Trigger.dev that our schedules start.
 TRIGGER_TASK_IDENTIFIER: str = env.str("TRIGGER_TASK_IDENTIFIER", "customer-prompt-task")
-# Tasks at Trigger.dev whose payload.accountId may say whose run it is, where nothing else does.
+# Tasks at Trigger.dev whose payload.accountId names the owner of a run, where tags and schedule do not.
 TRIGGER_PAYLOAD_OWNER_TASKS: list[str] = env.list("TRIGGER_PAYLOAD_OWNER_TASKS", ["create-content"])
 TRIGGER_IS_LOCAL = urlsplit(TRIGGER_API_URL).hostname in LOCAL_HOSTS
-# How many seconds a request waits for Trigger.dev at most.
+# The maximum seconds that a request waits for Trigger.dev.
 REQUEST_DEADLINE: float = env.float("REQUEST_DEADLINE", 3.0)
-# How often it may be asked within a minute, by all processes together.
+# Calls per minute by all processes together.
 TRIGGER_CALLS_PER_MINUTE: int = env.int("TRIGGER_CALLS_PER_MINUTE", 1000, validate=Range(1))
 
 # --- The server, and the demo ----------------------------------------------------------------------------------------
@@ -43,16 +43,16 @@ PORT: int = env.int("PORT", 8000, validate=Range(1, 65535))
 WEB_CONCURRENCY: int = env.int("WEB_CONCURRENCY", 2, validate=Range(1))
 THREADS: int = env.int("THREADS", 32, validate=Range(1))
 STANDIN_FOLDER = Path(env.str("STANDIN_FOLDER", str(VAR_DIR / "standin")))
-# Who sends it as a bearer token may read /metrics.
+# Bearer token for /metrics.
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", "")
-# Set by the demo for the processes that it starts.
+# The demo sets it for the processes that it starts.
 STOP_WITH_PARENT: bool = env.bool("STOP_WITH_PARENT", False)
 
-# --- Limits for callers, within a minute -----------------------------------------------------------------------------
-# With one credential, and without a valid one from one address.
+# --- Rate limits of callers, per minute ------------------------------------------------------------------------------
+# Requests with one credential, and requests without a valid credential from one address.
 REQUESTS_PER_MINUTE: int = env.int("REQUESTS_PER_MINUTE", 3000, validate=Range(1))
 AUTH_FAILURES_PER_MINUTE: int = env.int("AUTH_FAILURES_PER_MINUTE", 100, validate=Range(1))
-# How many proxies in front of us add to X-Forwarded-For; with none, nobody is believed what it says.
+# How many proxies in front of us add to X-Forwarded-For; with none, the header is ignored.
 TRUSTED_PROXIES: int = env.int("TRUSTED_PROXIES", 0, validate=Range(0))
 
 # --- Secrets and hosts -----------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ if SECRET_KEY == DEVELOPMENT_SECRET and not TRIGGER_IS_LOCAL:
         "SECRET_KEY is not set. The built-in one is public, so it only works with a Trigger.dev on this machine. "
         'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(50))"'
     )
-# --- Bearer tokens of an OpenID-style provider; none are accepted without an issuer ----------------------------------
+# --- Bearer tokens of an OpenID-style provider; without an issuer none are accepted ----------------------------------
 TOKEN_ISSUER: str = env.str("TOKEN_ISSUER", "")
 TOKEN_AUDIENCE: str = env.str("TOKEN_AUDIENCE", "")
 TOKEN_JWKS_URL: str = env.str("TOKEN_JWKS_URL", "")
@@ -88,23 +88,23 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     DATABASES["default"]["OPTIONS"] = {
         "pool": {"min_size": 1, "max_size": 20, "timeout": 5},
         "options": "-c lock_timeout=5s -c statement_timeout=30s",
-        # A host that has vanished says nothing: a query would wait a quarter of an hour for it. Seconds, milliseconds.
+        # Without these, a query to a host that has vanished waits 15 minutes. Seconds, and milliseconds.
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
-        # What the URL says itself, sslmode for one, holds.
+        # Options in the URL win, for example sslmode.
         **DATABASES["default"].get("OPTIONS", {}),
     }
 else:
-    # A writer waits for another one from its BEGIN on, so that it never meets a lock it cannot wait for.
+    # A writer takes the lock at BEGIN: SQLite cannot wait for a lock later in a transaction.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 5,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     }
-    # Threads that write at once need a file: in memory they would share one cache and its table locks.
+    # Threads that write at once need a file: an in-memory database has one cache with table locks.
     DATABASES["default"]["TEST"] = {"NAME": VAR_DIR / "test.sqlite3"}
 
-# Shared by all processes and machines; without it each process has its own.
+# One cache for all processes and machines. Without it each process has its own.
 REDIS_URL: str = env.str("REDIS_URL", "")
 CACHE_IS_SHARED = bool(REDIS_URL)
 CACHES = {
@@ -166,7 +166,7 @@ TEMPLATES = [
     }
 ]
 STATIC_URL = "static/"
-# Static files are served from where they are installed, so that no step has to collect them.
+# Static files are served from the installed packages, so collectstatic is not needed.
 WHITENOISE_USE_FINDERS = True
 APPEND_SLASH = False
 USE_TZ = True
@@ -179,7 +179,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {
         "django": {"handlers": ["stderr"], "propagate": False},
-        # What callers do wrong is counted, and no line each: they would fill the log at will.
+        # Errors of callers are counted in the metrics, not logged: callers could fill the log.
         "django.request": {"level": "ERROR"},
     },
 }
@@ -207,8 +207,8 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": (
         "Scheduled tasks of the Recoup platform, and their runs at Trigger.dev.\n\n"
         "Send exactly one credential: an API key as `x-api-key`, or an API key or a token of your provider as "
-        "`Authorization: Bearer`. An account sees its own things, nobody else's, and those of accounts it shares an "
-        "organization with when it names them. An unknown parameter is an error and not ignored. Dates are UTC."
+        "`Authorization: Bearer`. An account sees its own tasks and runs, and with `account_id` those of an account it "
+        "shares an organization with. An unknown parameter is an error. Dates are in UTC."
     ),
     "VERSION": "1.0.0",
     "OAS_VERSION": "3.1.0",

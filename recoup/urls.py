@@ -1,4 +1,4 @@
-"""The whole public API, and the admin site."""
+"""All URLs: the API, its documentation and the admin site."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path

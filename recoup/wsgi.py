@@ -1,4 +1,4 @@
-"""The application that gunicorn serves, which also reads a body that came without its length."""
+"""The WSGI application. It also reads chunked bodies, which have no Content-Length."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -10,15 +10,15 @@ from django.urls import reverse
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recoup.settings")
 django_application = get_wsgi_application()
-# Imports the views now: the first request of a worker would wait for it, past its deadline.
+# Import the views now: the first request of a worker would take longer than its deadline.
 reverse("tasks")
 
 from drf_spectacular.generators import SchemaGenerator  # noqa: E402  it reads the settings when it is imported
 
-# Looks up drf-spectacular's extensions, which the first two requests for the schema must not do at once.
+# Loads drf-spectacular's extensions, which is not thread-safe.
 SchemaGenerator().get_schema(public=True)
-# More than this is refused by the parser, so no more than that is read.
-LONGEST_CHUNKED_BODY = 1024 * 1024 + 1
+# The parser refuses a longer body, so no more is read.
+MAX_CHUNKED_BODY = 1024 * 1024 + 1
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -26,8 +26,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
 
 
 def with_length(environ: dict[str, Any]) -> dict[str, Any]:
-    """Django takes a body without a Content-Length for none, so that a DELETE would be one of another task."""
+    """Django ignores a body without a Content-Length, and a DELETE would use the id in its query instead."""
     if not environ.get("HTTP_TRANSFER_ENCODING") or environ.get("CONTENT_LENGTH"):
         return environ
-    body = environ["wsgi.input"].read(LONGEST_CHUNKED_BODY)
+    body = environ["wsgi.input"].read(MAX_CHUNKED_BODY)
     return {**environ, "wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}

@@ -1,7 +1,7 @@
-"""A task: the prompt of an account for one artist, and what its schedule at Trigger.dev should be.
+"""A task: an account's prompt for one artist, and the schedule that Trigger.dev should have for it.
 
-The row is the desired state. Each write raises `generation`; `synced_generation` is the one that Trigger.dev is known
-to hold. A deleted task keeps its row, without its text, as the evidence of whose runs those were.
+The row is the desired state. Each write increments `generation`; `synced_generation` is the one that Trigger.dev is
+known to hold. A deleted task keeps its row, without title and prompt: it tells whose runs those were.
 """
 
 import uuid
@@ -21,7 +21,7 @@ class SyncStatus(models.TextChoices):
     REFUSED = "refused", "refused"
 
 
-# The columns that an answer needs; a list reads many rows, and each column has to be converted.
+# The columns that a response needs. A list reads many rows, and converting a column costs time.
 SHOWN = (
     *("id", "title", "prompt", "schedule", "timezone", "account_id", "artist_account_id", "enabled", "model"),
     *("created_at", "updated_at", "schedule_changed_at", "trigger_schedule_id", "generation", "synced_generation"),
@@ -34,11 +34,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         return self.filter(deleted_at__isnull=True)
 
     def unsettled(self) -> Self:
-        """What Trigger.dev is not known to hold, deleted tasks included."""
+        """Tasks that Trigger.dev is not known to hold, deleted ones included."""
         return self.filter(~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False))
 
     def to_show(self) -> Self:
-        """What an answer shows, with the artist's name and the owner's e-mail, in one query and without the rest."""
+        """With the artist's name and the owner's e-mail, in one query, and without columns that no response needs."""
         primary = AccountEmail.objects.filter(account=OuterRef("account"), is_primary=True)
         people = {"artist_name": F("artist_account__name"), "owner_email": Subquery(primary.values("email")[:1])}
         return self.annotate(**people).only(*SHOWN)
@@ -50,7 +50,7 @@ class Task(models.Model):
     prompt = models.TextField()
     schedule = models.CharField(max_length=200, help_text="Cron, five fields.")
     timezone = models.CharField(max_length=64, default="UTC", help_text="The IANA time zone that the cron is read in.")
-    # PROTECT: a cascade would remove the row and leave its schedule firing.
+    # PROTECT: a cascade would remove the row, and its schedule would go on firing.
     account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="tasks")
     artist_account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="artist_tasks")
     enabled = models.BooleanField(null=True, default=True, help_text="Null counts as true.")
@@ -61,7 +61,7 @@ class Task(models.Model):
         db_default=Now(), editable=False, help_text="Since when the task has its present cron and time zone."
     )
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
-    # Such runs are not found by the schedule: only tasks that have some are asked about by their tag too.
+    # Trigger.dev does not find such runs by schedule, so these tasks are also queried by tag.
     run_by_hand_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     trigger_schedule_id = models.CharField(max_length=100, null=True, blank=True, editable=False)  # noqa: DJ001
@@ -118,14 +118,14 @@ class Task(models.Model):
 
 
 class RunRequest(models.Model):
-    """Somebody asked for a run of a task now. Written before Trigger.dev is asked, so that nobody's run is unknown."""
+    """A request to run a task now. Stored before the call to Trigger.dev, so every started run has an owner."""
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="run_requests")
     asked_by = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
     asked_by_staff = models.CharField(max_length=150, blank=True, default="")
     asked_at = models.DateTimeField()
     digest = models.CharField(max_length=64, unique=True, help_text="What Trigger.dev tells repeated requests by.")
-    run_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001  null until Trigger.dev has said it
+    run_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001  null until Trigger.dev confirms it
 
     class Meta:
         ordering = ["-asked_at", "-id"]
@@ -136,11 +136,11 @@ class RunRequest(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.run_id or "not known to have started"
+        return self.run_id or "not confirmed"
 
 
 class TaskCreation(models.Model):
-    """A POST with an Idempotency-Key that made a task: the same one again is answered with that task."""
+    """The Idempotency-Key of a POST that created a task. The same POST again is answered with that task."""
 
     caller = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=255)
@@ -156,7 +156,7 @@ class TaskCreation(models.Model):
 
 
 class TriggerBinding(models.Model):
-    """The one row that says which Trigger.dev environment and namespace this database was last used with."""
+    """One row: the Trigger.dev environment and namespace that this database was last used with."""
 
     fingerprint = models.CharField(max_length=12)
     since = models.DateTimeField()

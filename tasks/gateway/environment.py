@@ -1,8 +1,8 @@
-"""Whose schedules these are: a database belongs to one Trigger.dev environment and namespace.
+"""A database belongs to one Trigger.dev environment and namespace.
 
-Keys of schedules are per Trigger.dev project, so that a staging copy of a production database would take over its
-schedules. A key that is not a production's therefore needs a namespace, and a change of key or namespace is refused
-until somebody accepts it.
+Deduplication keys are per Trigger.dev project, so a staging copy of a production database would take over production's
+schedules. A secret key that is not for production therefore needs a namespace, and after a change of key or namespace
+nothing is written until an operator accepts it.
 """
 
 from datetime import datetime
@@ -14,19 +14,19 @@ from tasks.models import TriggerBinding
 
 
 class NotOurEnvironment(Exception):
-    """Trigger.dev's project or namespace is another one than the database was last used with"""
+    """The Trigger.dev environment or namespace differs from the one that the database was last used with"""
 
 
 def check_environment(*, at: datetime) -> None:
-    """Raises NotOurEnvironment with what to do; the first use binds the database."""
+    """Raises NotOurEnvironment with what to do. The first use binds the database."""
     used = digests.fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
     if not settings.TRIGGER_SECRET_KEY.startswith("tr_prod_") and not settings.TRIGGER_NAMESPACE:
-        raise NotOurEnvironment("TRIGGER_SECRET_KEY is not a tr_prod_ one, so TRIGGER_NAMESPACE must be set")
+        raise NotOurEnvironment("TRIGGER_SECRET_KEY does not start with tr_prod_, so TRIGGER_NAMESPACE must be set")
     bound, _ = TriggerBinding.objects.get_or_create(pk=1, defaults={"fingerprint": used, "since": at})
     if bound.fingerprint != used:
         raise NotOurEnvironment(
-            "TRIGGER_SECRET_KEY or TRIGGER_NAMESPACE is not the one that this database was last used with. "
-            "If that is meant: manage.py accept_trigger_environment"
+            "TRIGGER_SECRET_KEY or TRIGGER_NAMESPACE differs from the one that this database was last used with. "
+            "If this is intended, run: manage.py accept_trigger_environment"
         )
 
 

@@ -1,7 +1,7 @@
-"""The process's one way to Trigger.dev: one client from the settings, its manners, and what is being asked of it.
+"""The process's one way to Trigger.dev: a client from the settings behind a gate, and threads for the calls.
 
-A request waits for an answer until its deadline. A call that is still under way then goes on, so that what it was to
-fill is filled for the next request.
+A request waits for an answer until its deadline. A call that is still running then goes on, and fills the cache for the
+next request.
 """
 
 import logging
@@ -21,11 +21,11 @@ from tasks.gateway.gate import Gate, trial
 from tasks.trigger import errors
 from tasks.trigger.client import CONNECTIONS, PROBES, Route, TriggerClient
 
-BEHIND_THREADS = 4
-# Of what the cache holds: to be raised with every change of it.
-LAYOUT = 3
-# With so many seconds left, a question that somebody else's deadline ended is asked once more.
-WORTH_ASKING = 1.0
+BACKGROUND_THREADS = 4
+# The version of the cached values: increment it with every change of their layout.
+CACHE_VERSION = 3
+# With this many seconds left, a call that ended with another request's deadline is repeated.
+WORTH_REPEATING = 1.0
 
 Answer = TypeVar("Answer")
 
@@ -44,22 +44,22 @@ def gate() -> Gate:
 
 @cache
 def environment() -> str:
-    """Tells Trigger.dev's environments apart in the names of cache entries."""
+    """Distinguishes Trigger.dev environments in the names of cache entries."""
     return digests.fingerprint(f"{settings.TRIGGER_API_URL} {settings.TRIGGER_SECRET_KEY}")
 
 
 def cache_name(kind: str, thing: str) -> str:
-    """Another version of the code, which keeps things otherwise, has other names."""
-    return f"runs:{LAYOUT}:{environment()}:{kind}:{thing}"
+    """Another version of the cached values has other names."""
+    return f"runs:{CACHE_VERSION}:{environment()}:{kind}:{thing}"
 
 
 @cache
 def flights() -> Flights:
-    return Flights(threads=CONNECTIONS - BEHIND_THREADS, behind=BEHIND_THREADS, trials=len(PROBES))
+    return Flights(threads=CONNECTIONS - BACKGROUND_THREADS, behind=BACKGROUND_THREADS, trials=len(PROBES))
 
 
 def start_trial(route: Route) -> bool:
-    """One call behind all answers: nobody waits for it, since Trigger.dev may still hang."""
+    """A probe in the background: no request waits for it, since Trigger.dev may still hang."""
     return flights().try_again(route, partial(probe, route))
 
 
@@ -69,47 +69,47 @@ def probe(route: Route) -> None:
 
 
 def deadline_from_now() -> float:
-    """The moment, in seconds of `time.monotonic()`, by which a request that begins now must be answered."""
+    """In seconds of `time.monotonic()`: when a request that starts now must be answered."""
     return time.monotonic() + float(settings.REQUEST_DEADLINE)
 
 
-def ask(call: Callable[[], Answer], *, deadline: float) -> Answer:
-    """The answer of one call, or a TriggerError; at the deadline TimedOut, whatever the call is doing."""
+def wait_for_call(call: Callable[[], Answer], *, deadline: float) -> Answer:
+    """The answer of one call, or its TriggerError. TimedOut at the deadline, even if the call is still running."""
     future = flights().ask_alone(call)
     wait([future], timeout=max(0.0, deadline - time.monotonic()))
     if not future.done():
         future.cancel()
-        raise errors.TimedOut("the request's time was up")
+        raise errors.TimedOut("the deadline of the request has passed")
     return future.result()
 
 
-def ask_together(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> dict[str, Answer | BaseException]:
-    """What came until the deadline, by the name of the question: its answer, or what it failed with.
+def wait_for_calls(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> dict[str, Answer | BaseException]:
+    """By name, the answer or the error of each call at the deadline.
 
-    Whoever asks a question that is being asked already waits for the same answer. What comes later fills the cache.
+    A call that is already running is not sent twice. An answer that comes later still fills the cache.
     """
     answers, joined = _wait_for(calls, deadline=deadline)
-    again = {name: calls[name] for name, answer in answers.items() if _is_worth_asking(answer, name in joined)}
-    if again and deadline - time.monotonic() > WORTH_ASKING:
+    again = {name: calls[name] for name, answer in answers.items() if _is_worth_repeating(answer, name in joined)}
+    if again and deadline - time.monotonic() > WORTH_REPEATING:
         answers |= _wait_for(again, deadline=deadline)[0]
     failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
     failed = [error for error in failures if not isinstance(error, errors.NotFound | errors.NotSent)]
     for error in failed[:1]:
         _log(error)
     if failed:
-        logger.warning("Trigger.dev left %d of %d questions open", len(failed), len(calls))
+        logger.warning("%d of %d calls to Trigger.dev failed", len(failed), len(calls))
     return answers
 
 
-def _is_worth_asking(answer: object, was_joined: bool) -> bool:
-    """Once more: what somebody else's deadline ended, or what somebody else could not pay."""
+def _is_worth_repeating(answer: object, was_joined: bool) -> bool:
+    """A call that another request's deadline ended, or that another account's quota did not cover."""
     return isinstance(answer, errors.TimedOut) or (was_joined and isinstance(answer, errors.NotSent))
 
 
 def _wait_for(
     calls: Mapping[str, Callable[[], Answer]], *, deadline: float
 ) -> tuple[dict[str, Answer | BaseException], set[str]]:
-    """The answers, and the names of the questions that somebody else had asked already."""
+    """The answers, and the names of the calls that another request had started."""
     futures, joined = dict[str, Future[Answer]](), set[str]()
     for name, call in calls.items():
         futures[name], is_joined = flights().ask(name, call)
@@ -120,30 +120,30 @@ def _wait_for(
         if future.done():
             answers[name] = future.exception() or future.result()
         else:
-            answers[name] = errors.TimedOut("the request's time was up")
+            answers[name] = errors.TimedOut("the deadline of the request has passed")
     return answers, joined
 
 
-def begin(name: str, call: Callable[[], Answer], *, then: Callable[[Future[Answer]], object]) -> None:
-    """Asks for who waits elsewhere, unless it is being asked already; `then` is told the answer of either."""
+def start_call(name: str, call: Callable[[], Answer], *, then: Callable[[Future[Answer]], object]) -> None:
+    """Starts the call unless it is running. `then` gets its result."""
     with suppress(RuntimeError):  # the process ends
         flights().ask(name, call)[0].add_done_callback(then)
 
 
-def ask_behind(name: str, call: Callable[[], object]) -> None:
-    """Asks behind the answer that is being made, unless it is being asked already; a failure costs nobody anything."""
+def call_in_background(name: str, call: Callable[[], object]) -> None:
+    """Starts the call unless it is running. No request waits for it; a failure is logged."""
     future = flights().ask_behind(name, call)
     if future is not None:
         future.add_done_callback(_log_failure)
 
 
 def settle_down() -> None:
-    """Waits until nothing is under way any more."""
+    """Waits until no call is running."""
     flights().settle_down()
 
 
 def finish() -> None:
-    """Waits until every call under way has ended, and lets go of the threads and connections."""
+    """Waits until every call has ended, and releases threads and connections."""
     flights().finish()
     client().close()
     for made in (client, gate, environment, flights):
@@ -162,7 +162,7 @@ def _log(error: BaseException) -> None:
     if isinstance(error, errors.TriggerError):
         logger.warning("%s", error)
     else:
-        logger.error("A question to Trigger.dev broke", exc_info=error)
+        logger.error("A call to Trigger.dev raised an unexpected error", exc_info=error)
 
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:

@@ -86,7 +86,7 @@ def learn_behind(task: Task, run_id: str) -> None:
     """At most once a minute for a run, so that a payload that is slow to come is not asked for by every request."""
     name = upstream.cache_name("learning-fire", run_id)
     if cache.add(name, True, LEARN_AGAIN_AFTER):
-        upstream.ask_behind(name, partial(learn, task, run_id))
+        upstream.call_in_background(name, partial(learn, task, run_id))
 
 
 def learn(task: Task, run_id: str) -> None:

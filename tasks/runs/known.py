@@ -96,7 +96,7 @@ def ask(
         ask_behind(question, now=now)
         return Known(last_known(kept), RunsStatus.STALE)
     call = partial(alone, question, now=now, deadline=lambda: deadline)
-    (answer,) = upstream.ask_together({question.is_one_by: call}, deadline=deadline).values()
+    (answer,) = upstream.wait_for_calls({question.is_one_by: call}, deadline=deadline).values()
     if isinstance(answer, Snapshot):
         return Known(answer, RunsStatus.FRESH)
     if kept is None or isinstance(answer, errors.NotFound):
@@ -105,7 +105,9 @@ def ask(
 
 
 def ask_behind(question: Question, *, now: datetime) -> None:
-    upstream.ask_behind(question.is_one_by, partial(alone, question, now=now, deadline=upstream.deadline_from_now))
+    upstream.call_in_background(
+        question.is_one_by, partial(alone, question, now=now, deadline=upstream.deadline_from_now)
+    )
 
 
 def last_known(kept: Snapshot) -> Snapshot:

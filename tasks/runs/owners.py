@@ -1,6 +1,7 @@
-"""Whose run it is, and what of it a caller may see. Every run that leaves the service has passed here.
+"""Who owns a run, and which parts of it a caller may see. Every run that leaves the service is checked here.
 
-A run's owners are named by its `account:` tags, else by its schedule, else, for tasks that we trust to, by its payload.
+The `account:` tags of a run name its owners; else its schedule does; else, for the tasks in
+TRIGGER_PAYLOAD_OWNER_TASKS, its payload does.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,13 +19,12 @@ from tasks.trigger.types import Run
 
 ACCOUNT_TAG = "account:"
 TASK_TAG = "task:"
-RUN_NOT_FOUND = "Task run not found"
 
 
 def as_seen_by(caller: Account, run: Run, *, account_id: UUID | None) -> Run | None:
-    """The run without the related runs that are not the caller's; None when it is itself not.
+    """The run without related runs that the caller may not see; None when the caller may not see the run.
 
-    With `account_id`, which the caller must be known to reach, only what that account owns.
+    With `account_id`, which must be in the caller's reach, only what that account owns.
     """
     related = list(related_runs(run))
     owners = {item["id"]: owners_of(item) for item in [run, *related]}
@@ -39,7 +39,7 @@ def as_seen_by(caller: Account, run: Run, *, account_id: UUID | None) -> Run | N
 
 
 def owners_of(run: Run) -> set[UUID]:
-    """The accounts whose run it is: named by its tags, else by its schedule, else by a trusted payload; maybe none."""
+    """The accounts that own the run, by tags, else by schedule, else by payload. May be empty."""
     return tagged_accounts(run) or schedule_owner(run) or payload_owner(run)
 
 
@@ -52,12 +52,12 @@ def tagged_accounts(run: Run) -> set[UUID]:
 
 
 def owned_through_schedule(runs: Iterable[Run], account_id: UUID) -> list[Run]:
-    """Of runs that were asked for by the schedule of the account's task: without those tagged as somebody else's."""
+    """Runs found by the schedule of the account's task, without those that carry another account's tag."""
     return [run for run in runs if not account_tags(run) or account_id in tagged_accounts(run)]
 
 
 def owned_through_tag(runs: Iterable[Run], account_id: UUID) -> list[Run]:
-    """Of runs that were asked for by a task's tag: those that are also tagged as its account's."""
+    """Runs found by a task's tag that also carry the account's tag."""
     return [run for run in runs if account_id in tagged_accounts(run)]
 
 
@@ -70,15 +70,15 @@ def schedule_owner(run: Run) -> set[UUID]:
     if not named:
         return set()
     owners = set(Task.objects.filter(named).values_list("account_id", flat=True))
-    # Schedule and externalId that name different accounts prove nothing.
+    # A schedule and an externalId of different accounts prove nothing.
     return owners if len(owners) == 1 else set()
 
 
 def schedule_of(run: Run) -> tuple[str | None, UUID | None]:
     """(schedule id, task id) of a scheduled run.
 
-    Trigger.dev takes `schedule` off a run once its schedule is deleted; the payload, which the schedule
-    engine made, still names it. Only runs of our own task have a payload that nobody else can write.
+    Trigger.dev removes `schedule` from a run when the schedule is deleted. The payload still names it: the schedule
+    engine wrote it, and for our own task nobody else can write one.
     """
     schedule: Any = run.get("schedule")
     if schedule is None and run["taskIdentifier"] == settings.TRIGGER_TASK_IDENTIFIER:
@@ -100,13 +100,13 @@ def payload_owner(run: Run) -> set[UUID]:
 
 
 def related_runs(run: Run) -> Iterator[Run]:
-    """Every run in `relatedRuns`, whatever its role is called."""
+    """Every run in `relatedRuns`, in any role."""
     for value in (run.get("relatedRuns") or {}).values():
         yield from value if isinstance(value, list) else [value] if value else []
 
 
 def without_nested(run: Run) -> Run:
-    """Related runs without related runs of their own, which nobody would look at before they are shown."""
+    """Removes the related runs of related runs: no access check reads them."""
 
     def cut(related: Run) -> Run:
         return cast(Run, {key: value for key, value in related.items() if key != "relatedRuns"})

@@ -90,7 +90,7 @@ def newest(
         asked_as: partial(alone, question, now=now, deadline=lambda: deadline)
         for asked_as, (_, question) in waited_for.items()
     }
-    for asked_as, answer in upstream.ask_together(calls, deadline=deadline).items():
+    for asked_as, answer in upstream.wait_for_calls(calls, deadline=deadline).items():
         source, question = waited_for[asked_as]
         known[source] = fresh_or_last(answer, kept.get(question.name))
     return known, {schedule_id: kept[name] for name, schedule_id in fire_names.items() if name in kept}
@@ -226,7 +226,7 @@ def as_seen(caller: Account, known: Known, account_id: UUID | None) -> Known:
 def look_at_started(caller: Account, run_id: str, *, account_id: UUID, now: datetime, deadline: float) -> Known:
     """A run that the caller has just started. That it is not found yet is not remembered; raises RunNotFound for it."""
     call = partial(fetch_run, run_id, now=now, deadline=lambda: deadline)
-    (answer,) = upstream.ask_together({run_name(run_id): call}, deadline=deadline).values()
+    (answer,) = upstream.wait_for_calls({run_name(run_id): call}, deadline=deadline).values()
     if isinstance(answer, BaseException):
         raise answer
     return as_seen(caller, Known(answer, RunsStatus.FRESH), account_id)

@@ -1,7 +1,7 @@
-"""Running a task now: one run of it, outside its schedule, that is remembered with who asked for it.
+"""Running a task now: one run outside its schedule, stored with who requested it.
 
-Trigger.dev's filter by schedule does not find such a run (recorded: trigger_scheduled_task_now_get), so it carries the
-account and the task as tags, and the task remembers that it has such runs at all.
+Trigger.dev does not find such a run by schedule (recorded: trigger_scheduled_task_now_get), so it carries the account
+and the task as tags, and the task's row says that there are such runs.
 """
 
 from collections.abc import Mapping
@@ -26,24 +26,24 @@ from tasks.runs.known import Known, RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
 from tasks.trigger.types import Run
 
-# A schedule's payload always names one, and a paused task may have none.
+# The payload of a schedule names its id, and a paused task may have no schedule.
 NO_SCHEDULE = "sched_none"
 NOT_CONFIRMED = (
-    "Trigger.dev did not confirm that the run was started. Try again in 5 seconds; "
-    "if both requests have the same Idempotency-Key, no second run is started."
+    "Trigger.dev did not confirm that the run was started. Try again in 5 seconds. "
+    "With the same Idempotency-Key, no second run is started."
 )
 
 
 def start(
     task: Task, *, requested_by: Account | None = None, staff: str = "", key: str = "", at: datetime, deadline: float
 ) -> tuple[str, bool]:
-    """The id of the run, and whether an earlier request had it started.
+    """The id of the run, and whether an earlier request started it.
 
-    `key` is the Idempotency-Key of who asks: the same one for the same task gives the same run. Raises a TriggerError
-    where Trigger.dev did not say that it has started one.
+    `key` is the Idempotency-Key: the same caller, task and key give the same run. Raises a TriggerError when
+    Trigger.dev did not confirm the run.
     """
     check_environment(at=at)
-    request = remember(task, requested_by=requested_by, staff=staff, key=key, at=at)
+    request = store_request(task, requested_by=requested_by, staff=staff, key=key, at=at)
     if request.run_id is not None:
         return request.run_id, True
     call = partial(
@@ -54,13 +54,13 @@ def start(
         idempotency_key=request.digest,
         deadline=deadline,
     )
-    run_id = upstream.ask(call, deadline=deadline)
+    run_id = upstream.wait_for_call(call, deadline=deadline)
     RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
     return run_id, False
 
 
-def remember(task: Task, *, requested_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
-    """A key counts for its caller and this task only: one tenant must not be given another's run."""
+def store_request(task: Task, *, requested_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
+    """A key belongs to its caller and this task: one tenant must never get the run of another."""
     who = f"account {requested_by.pk}" if requested_by else f"staff {staff}"
     digest = digests.digest_of(who, str(task.pk), key or f"once {uuid4()}")
     asked = {"task": task, "asked_by": requested_by, "asked_by_staff": staff, "asked_at": at}
@@ -71,7 +71,7 @@ def remember(task: Task, *, requested_by: Account | None, staff: str, key: str, 
 
 
 def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
-    """In the shape that the engine gives a scheduled run (recorded: run_get_REAL_scheduled_second)."""
+    """The shape of the schedule engine's payload (recorded: run_get_REAL_scheduled_second)."""
     schedule_id = task.trigger_schedule_id
     fire = fires.last_fire(schedule_id) if schedule_id else None
     is_known = fire is not None and fire.timestamp > datetime.min.replace(tzinfo=UTC)
@@ -82,11 +82,11 @@ def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
         "lastTimestamp": format_timestamp(fire.timestamp) if fire and is_known else None,
         "externalId": str(task.pk),
         "timezone": zones.trigger_name(task.timezone),
-        "upcoming": [format_timestamp(moment) for moment in upcoming(task, at=at)],
+        "upcoming": [format_timestamp(moment) for moment in next_times_of(task, at=at)],
     }
 
 
-def upcoming(task: Task, *, at: datetime) -> list[datetime]:
+def next_times_of(task: Task, *, at: datetime) -> list[datetime]:
     try:
         return cron.next_times(task.schedule, task.timezone, after=at)
     except (cron.CronError, KeyError, ValueError):
@@ -98,7 +98,7 @@ def tags(task: Task) -> list[str]:
 
 
 def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
-    """What is known of a run that Trigger.dev has started, and then would not show."""
+    """A run that Trigger.dev has started but did not return."""
     run: Run = {
         "id": run_id,
         "status": "QUEUED",

@@ -148,7 +148,7 @@ class Waiting:
     def _ask(self, run_id: str, who: Payer | None, *, now: datetime) -> None:
         question = queries.about_run(run_id, now=now)
         call = partial(alone, question, now=now, deadline=upstream.deadline_from_now)
-        poll = partial(upstream.begin, question.is_one_by, call, then=partial(self._hear, run_id))
+        poll = partial(upstream.start_call, question.is_one_by, call, then=partial(self._hear, run_id))
         in_the_name_of(replace(who, is_poll=True) if who else None, poll)()
 
     def _hear(self, run_id: str, answer: Future[Snapshot]) -> None:

@@ -1,4 +1,4 @@
-"""Says that this database is meant to be used with the Trigger.dev key and namespace that are set now."""
+"""Accepts the current TRIGGER_SECRET_KEY and TRIGGER_NAMESPACE for this database."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tasks.gateway.environment import accept_environment
 
 
 class Command(BaseCommand):
-    help = "Use this database with TRIGGER_SECRET_KEY and TRIGGER_NAMESPACE as they are set now, from now on."
+    help = "Use this database with the current TRIGGER_SECRET_KEY and TRIGGER_NAMESPACE from now on."
 
     def handle(self, *args: Any, **options: Any) -> None:
         accept_environment(at=timezone.now())

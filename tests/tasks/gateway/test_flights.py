@@ -59,10 +59,10 @@ def test_whatever_one_payer_asks_for_it_is_one_asker(trigger: Standin) -> None:
     hold = threading.Event()
     kinds = (Payer("greedy"), Payer("greedy", is_poll=True), Payer("greedy", lookup=Lookup()))
     for number in range(60):
-        begin = partial(upstream.begin, f"question {number}", partial(hold.wait, 10), then=lambda answer: None)
+        begin = partial(upstream.start_call, f"question {number}", partial(hold.wait, 10), then=lambda answer: None)
         in_the_name_of(kinds[number % 3], begin)()
     with paid_by("modest"):
-        answer = upstream.ask(lambda: "answered", deadline=upstream.deadline_from_now())
+        answer = upstream.wait_for_call(lambda: "answered", deadline=upstream.deadline_from_now())
     hold.set()
     assert answer == "answered"
 
@@ -77,7 +77,7 @@ def test_a_question_that_somebody_else_could_not_pay_is_asked_once_more_by_who_c
         raise errors.QuotaExceeded(retry_after=9, reason="share")
 
     def ask_together(call: Any) -> Any:
-        return upstream.ask_together({"question": call}, deadline=upstream.deadline_from_now())["question"]
+        return upstream.wait_for_calls({"question": call}, deadline=upstream.deadline_from_now())["question"]
 
     poor = threading.Thread(target=lambda: ask_together(cannot_pay))
     rich = threading.Thread(target=lambda: answers.append(ask_together(lambda: "answered")))

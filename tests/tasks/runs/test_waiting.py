@@ -433,7 +433,7 @@ def test_what_somebody_else_is_asking_already_is_told_to_those_who_wait(
         hold.wait(10)
         return queries.fetch_run(run.id, now=timezone.now(), deadline=upstream.deadline_from_now)
 
-    upstream.begin(run_name(run.id), fetch, then=lambda answer: cache.clear())
+    upstream.start_call(run_name(run.id), fetch, then=lambda answer: cache.clear())
     room.look(now=timezone.now())
     hold.set()
     upstream.settle_down()
