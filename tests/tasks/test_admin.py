@@ -180,7 +180,7 @@ def test_a_run_that_trigger_did_not_confirm_is_said(browser: Client, cast: Cast,
     page = browser.post("/admin/tasks/task/", chosen, follow=True).content.decode()
     assert "it is not known whether a run was started" in page
     page = browser.get(f"/admin/tasks/task/{task.pk}/change/").content.decode()
-    assert "not known to have started" in page
+    assert "not confirmed" in page
 
 
 @pytest.mark.parametrize("way", ["one", "selected"])
