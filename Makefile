@@ -1,15 +1,15 @@
-# Every target works in a fresh clone with nothing before it: it makes .venv and installs what it needs, once.
+# Every target works in a new clone: it creates .venv and installs what it needs, once.
 PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 PY := $(VENV)/bin/python
 POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 
-# Whatever a tool writes aside stays inside the clone.
+# Temporary files stay inside the clone.
 export TMPDIR := $(CURDIR)/var/tmp
 $(shell mkdir -p var/tmp)
 
-# What a shell may have exported for a production must not reach the tests or the demo.
+# Settings of a production environment must not reach the tests or the demo.
 CLEAN := env $(addprefix -u ,DATABASE_URL REDIS_URL ALLOWED_HOSTS HTTPS_ONLY SECRET_KEY API_KEY_SECRET REQUEST_DEADLINE \
   TRIGGER_API_URL TRIGGER_SECRET_KEY TRIGGER_NAMESPACE TRIGGER_TASK_IDENTIFIER TRIGGER_PAYLOAD_OWNER_TASKS \
   TRIGGER_CALLS_PER_MINUTE REQUESTS_PER_MINUTE AUTH_FAILURES_PER_MINUTE TRUSTED_PROXIES METRICS_TOKEN \
@@ -23,7 +23,7 @@ INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --require-ha
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.dev ## Make .venv with everything that development needs
+setup: $(VENV)/.dev ## Create .venv with everything that development needs
 
 demo: $(VENV)/.runtime ## Start the service with example data on http://127.0.0.1:8000 (PORT=8001 for another port)
 	@exec $(CLEAN) PORT=$(PORT) $(PY) manage.py demo
@@ -37,16 +37,16 @@ test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgre
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
 	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadfile
 
-bench: $(VENV)/.runtime ## Measure what requests cost, and how that grows (half an hour; BENCH_TASKS=20000 for a short one)
+bench: $(VENV)/.runtime ## Measure requests, and how they grow (half an hour; five minutes with BENCH_TASKS=20000)
 	@$(CLEAN) POSTGRES_URL=$(POSTGRES_URL) $(PY) -m bench
 
-# What `check --deploy` judges: a production's settings, none of them real.
+# Production settings for `check --deploy`. None of them is real.
 check: export SECRET_KEY := only-for-make-check-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF
 check: export ALLOWED_HOSTS := api.example.org
 check: export HTTPS_ONLY := true
 check: export TRIGGER_API_URL := https://trigger.example.org
 check: export TRIGGER_SECRET_KEY := tr_prod_only_for_make_check
-check: $(VENV)/.dev ## Formatting, lint, types, migrations, deployment and schema checks
+check: $(VENV)/.dev ## Check formatting, lint, types, imports, migrations, deployment and schema
 	@$(PY) -m ruff format --check --quiet . || { echo 'Not formatted: run "make format".'; exit 1; }
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy
@@ -56,7 +56,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, migrations, deployment and schem
 	@$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	@echo "make check: clean"
 
-format: $(VENV)/.dev ## Format the code and mend what the linter can
+format: $(VENV)/.dev ## Format the code, and fix what the linter can
 	@$(PY) -m ruff format --quiet . && $(PY) -m ruff check --fix .
 
 lock: $(VENV)/.made ## Renew the two hashed lock files from pyproject.toml

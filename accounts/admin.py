@@ -1,4 +1,4 @@
-"""The people's side of the admin site. Staff are Django users; what they manage here are accounts."""
+"""The admin site of accounts. Staff are Django users and manage accounts here."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ admin.site.site_header = "Recoup Tasks"
 admin.site.site_title = "Recoup Tasks"
 admin.site.index_title = "Accounts and tasks"
 admin.site.site_url = "/api/docs/"
-# The lists need its width.
+# The lists need the width.
 admin.site.enable_nav_sidebar = False
 
 
@@ -97,7 +97,7 @@ class IdentityAdmin(admin.ModelAdmin):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):
-    """A key is shown on the page that answers its making, and nowhere else: no message, no session, no log keeps it."""
+    """A key is shown once, on the page after its creation. No message, session or log contains it."""
 
     list_display = ("name", "account", "prefix", "state", "last_used_at", "created_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter), "created_at", "expires_at")
@@ -108,8 +108,8 @@ class ApiKeyAdmin(admin.ModelAdmin):
     actions = ("revoke",)
 
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
-        asked = ("account", "name", "expires_at")
-        return (*asked, *self.readonly_fields) if obj else asked
+        fields = ("account", "name", "expires_at")
+        return (*fields, *self.readonly_fields) if obj else fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         return (*self.readonly_fields, "account") if obj else self.readonly_fields
@@ -118,17 +118,17 @@ class ApiKeyAdmin(admin.ModelAdmin):
         if not change:
             key = api_keys.create()
             obj.prefix, obj.digest = api_keys.prefix_of(key), api_keys.digest(key, secret=settings.API_KEY_SECRET)
-            form.made_key = key
+            form.created_key = key
         super().save_model(request, obj, form, change)
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
-        request.made_key = getattr(form, "made_key", None)  # type: ignore[attr-defined]
+        request.created_key = getattr(form, "created_key", None)  # type: ignore[attr-defined]
         return super().construct_change_message(request, form, formsets, add)
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None) -> HttpResponse:
-        context = {**self.admin_site.each_context(request), "title": "The key is made", "api_key": obj}
-        context |= {"key": request.made_key, "opts": self.opts}  # type: ignore[attr-defined]
-        return TemplateResponse(request, "admin/accounts/apikey/made.html", context)
+        context = {**self.admin_site.each_context(request), "title": "The key was created", "api_key": obj}
+        context |= {"key": request.created_key, "opts": self.opts}  # type: ignore[attr-defined]
+        return TemplateResponse(request, "admin/accounts/apikey/created.html", context)
 
     @admin.display(description="State")
     def state(self, key: ApiKey) -> str:
@@ -139,4 +139,4 @@ class ApiKeyAdmin(admin.ModelAdmin):
     @admin.action(description="Revoke the selected keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
         revoked = queryset.filter(revoked_at__isnull=True).update(revoked_at=timezone.now())
-        self.message_user(request, f"{revoked} revoked. They stopped working at once.")
+        self.message_user(request, f"{revoked} keys were revoked. They no longer work.")

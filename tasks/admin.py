@@ -1,6 +1,6 @@
-"""Tasks in the admin site: written through `tasks.writes` like everywhere else, and by nothing that would bypass it.
+"""The admin site of tasks. Every write goes through `tasks.writes`, as in the API.
 
-A list asks Trigger.dev nothing: what is shown is what the row says.
+A list never calls Trigger.dev: it shows what the rows say.
 """
 
 from contextlib import suppress
@@ -27,7 +27,7 @@ from tasks.runs.fires import next_times
 from tasks.schedules import settling
 from tasks.trigger.errors import TriggerError
 
-RUNS_BY_HAND = 10
+MAX_RUN_REQUESTS = 10
 
 
 class SyncStatusFilter(admin.SimpleListFilter):
@@ -49,9 +49,9 @@ class SyncStatusFilter(admin.SimpleListFilter):
 
 
 class TaskForm(forms.ModelForm):
-    """The rules of the API for a schedule and a zone, where a person sees what is wrong with them.
+    """Validates a schedule and a time zone like the API.
 
-    It writes too: what Trigger.dev refuses is then a mistake in the form, and nothing that was typed is lost.
+    It also writes: a refusal of Trigger.dev is then an error of the form, and nothing that was typed is lost.
     """
 
     def clean(self) -> dict[str, Any]:
@@ -60,9 +60,9 @@ class TaskForm(forms.ModelForm):
             try:
                 self.write(values)
             except writes.TaskGone:
-                raise forms.ValidationError("Somebody has deleted this task meanwhile.") from None
+                raise forms.ValidationError("This task was deleted meanwhile.") from None
             except writes.ScheduleRefused as refusal:
-                raise forms.ValidationError(f"Trigger.dev does not take it. {refusal}") from None
+                raise forms.ValidationError(f"Trigger.dev does not accept it. {refusal}") from None
         return values
 
     def write(self, values: dict[str, Any]) -> None:
@@ -76,9 +76,9 @@ class TaskForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, longest in (("title", MAX_TITLE), ("prompt", MAX_PROMPT)):
+        for name, maximum in (("title", MAX_TITLE), ("prompt", MAX_PROMPT)):
             if name in self.fields:
-                self.fields[name].validators.append(MaxLengthValidator(longest))
+                self.fields[name].validators.append(MaxLengthValidator(maximum))
 
     def clean_schedule(self) -> str:
         schedule: str = self.cleaned_data["schedule"]
@@ -142,12 +142,12 @@ class TaskAdmin(admin.ModelAdmin):
     )
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """With what was shown beside what is sent: only what the person changed is written."""
+        """Sends the initial values along, so only fields that the person changed are written."""
         return super().formfield_for_dbfield(db_field, request, show_hidden_initial=True, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: Task | None = None) -> Any:
-        asked = ("title", "prompt", "model", "account", "artist_account", "schedule", "timezone", "enabled")
-        return self.fieldsets if obj else ((None, {"fields": asked}),)
+        fields = ("title", "prompt", "model", "account", "artist_account", "schedule", "timezone", "enabled")
+        return self.fieldsets if obj else ((None, {"fields": fields}),)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Task | None = None) -> tuple[str, ...]:
         """A task never moves to another account."""
@@ -162,14 +162,14 @@ class TaskAdmin(admin.ModelAdmin):
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        """Without Django's transaction around it: none may be open while Trigger.dev is asked."""
+        """Without Django's transaction: none may be open during a call to Trigger.dev."""
         return self._changeform_view(request, object_id, form_url, extra_context)  # type: ignore[attr-defined]
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         return self._delete_view(request, object_id, extra_context)  # type: ignore[attr-defined]
 
     def save_model(self, request: HttpRequest, obj: Task, form: Any, change: bool) -> None:
-        """The form has written it."""
+        """The form has already written it."""
         task = Task.objects.get(pk=obj.pk)
         if task.sync_status is SyncStatus.PENDING:
             self.message_user(request, f"Not yet at Trigger.dev. {task.sync_error}", messages.WARNING)
@@ -203,15 +203,15 @@ class TaskAdmin(admin.ModelAdmin):
             try:
                 run_id, _ = run_now.start(task, staff=staff, at=now, deadline=deadline)
             except (TriggerError, NotOurEnvironment) as error:
-                message = f"{task}: it is not known whether a run was started. {error}."
+                message = f"{task}: the run was not confirmed. {error}."
                 self.message_user(request, message, messages.ERROR)
             else:
-                self.message_user(request, f"{task}: {run_id} was started.")
+                self.message_user(request, f"{task}: the run {run_id} was started.")
 
     @admin.action(description="Sync the selected tasks with Trigger.dev now", permissions=["change"])
     def sync_now(self, request: HttpRequest, queryset: QuerySet[Task]) -> None:
         settled = [settling.settle(task.pk, at=timezone.now()).is_settled for task in queryset]
-        self.message_user(request, f"{sum(settled)} of {len(settled)} are what Trigger.dev has now.")
+        self.message_user(request, f"{sum(settled)} of {len(settled)} tasks are in sync with Trigger.dev.")
 
     @admin.display(description="In words", ordering="schedule")
     def in_words(self, task: Task) -> str:
@@ -224,13 +224,13 @@ class TaskAdmin(admin.ModelAdmin):
     def is_running(self, task: Task) -> bool:
         return task.is_enabled and task.deleted_at is None
 
-    @admin.display(description="Runs by hand")
+    @admin.display(description="Run requests")
     def runs_by_hand(self, task: Task) -> str:
-        """The newest, and who asked for them."""
-        asked = task.run_requests.select_related("asked_by")[:RUNS_BY_HAND]
+        """The newest, with who requested them."""
+        requests = task.run_requests.select_related("asked_by")[:MAX_RUN_REQUESTS]
         lines = [
             (f"{one.asked_at:%d %b %Y %H:%M} UTC", one.asked_by or f"{one.asked_by_staff} (staff)", one)
-            for one in asked
+            for one in requests
         ]
         return format_html_join(mark_safe("<br>"), "{}, {}: {}", lines) or "None."
 

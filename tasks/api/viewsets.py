@@ -112,6 +112,7 @@ class TaskViewSet(TaskAPIViewSet):
         "destroy": DeleteTaskRequestSerializer,
     }
     idempotent_actions: ClassVar = ("create",)
+    queryset = Task.objects.living().to_show()
     permission_classes = (IsAccount, AccountInReach, OwnerExists, TaskInReach, ArtistInReach)
     filter_backends = (TaskFilterBackend,)
     filterset_class = TaskFilter
@@ -129,8 +130,7 @@ class TaskViewSet(TaskAPIViewSet):
 
     def get_queryset(self) -> TaskQuerySet:
         """The caller's tasks; another account's with `account_id`; any task by an admin's `id` alone."""
-        tasks = Task.objects.living().to_show()
-        caller = caller_of(self.request)
+        tasks, caller = cast(TaskQuerySet, super().get_queryset()), caller_of(self.request)
         if "account_id" in self.query or ("id" in self.query and is_admin(caller)):
             return tasks
         return tasks.filter(account=caller)
@@ -192,7 +192,7 @@ class TaskViewSet(TaskAPIViewSet):
 
     def written(self, task: Task, *, deadline: float) -> HttpResponse:
         """The task as it is after a write."""
-        rows = Task.objects.living().to_show().filter(pk=task.pk)
+        rows = self.queryset.filter(pk=task.pk)
         return json_response(tasks_body(enrich(rows, now=timezone.now(), deadline=deadline)))
 
 

@@ -20,9 +20,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("account", help="the account's id or one of its e-mail addresses")
-        parser.add_argument("--name", default="Made on the command line", help="what the key is for")
-        parser.add_argument("--days", type=int, help="how many days it works; without end unless given")
-        parser.add_argument("--create", metavar="NAME", help="make the account, with this name, if there is none")
+        parser.add_argument("--name", default="Created on the command line", help="what the key is for")
+        parser.add_argument("--days", type=int, help="how many days it is valid; forever by default")
+        parser.add_argument("--create", metavar="NAME", help="create the account with this name if there is none")
         parser.add_argument("--json", action="store_true", help="print id, prefix and key as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps(printed))
         else:
             self.stdout.write(key)
-            self.stderr.write(f"The key of {account}, shown this once.")
+            self.stderr.write(f"The key of {account}. It is shown only once.")
 
 
 def find_or_create(text: str, name: str | None) -> Account:
@@ -51,7 +51,7 @@ def find_or_create(text: str, name: str | None) -> Account:
         return find_account(text)
     except UnknownAccount as error:
         if name is None or "@" not in text:
-            raise CommandError(f"{error} With --create NAME and an e-mail address it is made.") from None
+            raise CommandError(f"{error} With --create NAME and an e-mail address, it is created.") from None
         account = Account.objects.create(name=name)
         AccountEmail.objects.create(account=account, email=text)
         return account

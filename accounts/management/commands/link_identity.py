@@ -1,4 +1,4 @@
-"""Says which account the bearer tokens of a provider's user are for."""
+"""Links a user of the token provider to an account."""
 
 import json
 from argparse import ArgumentParser
@@ -23,14 +23,16 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         issuer, subject = options["issuer"], options["subject"]
         if not issuer or not subject:
-            raise CommandError("The subject must not be empty, and without TOKEN_ISSUER an --issuer is needed.")
+            raise CommandError("The subject must not be empty. Without TOKEN_ISSUER, give --issuer.")
         try:
             account = find_account(options["account"])
         except UnknownAccount as error:
             raise CommandError(str(error)) from None
         identity, made = Identity.objects.get_or_create(issuer=issuer, subject=subject, defaults={"account": account})
         if identity.account_id != account.pk:
-            raise CommandError(f"{subject} at {issuer} is {identity.account} already. Remove that identity first.")
+            raise CommandError(
+                f"{subject} at {issuer} is already linked to {identity.account}. Remove that identity first."
+            )
         if options["json"]:
             printed = {
                 "id": identity.pk,
@@ -41,4 +43,4 @@ class Command(BaseCommand):
             }
             self.stdout.write(json.dumps(printed))
         else:
-            self.stdout.write(f"{subject} at {issuer} is {account}.")
+            self.stdout.write(f"{subject} at {issuer} is linked to {account}.")
