@@ -1,4 +1,4 @@
-"""The people, artists and tasks of the demo: what a label would really have. Everything has a fixed id."""
+"""The example data of the demo: people, artists and tasks of music labels. Every object has a fixed id."""
 
 import hashlib
 from dataclasses import dataclass

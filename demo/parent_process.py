@@ -1,4 +1,4 @@
-"""Ends a process of the demo together with the demo, even if that was killed: the pipe on standard input closes."""
+"""Stops a child process when the demo ends, even if the demo was killed: the pipe on standard input then closes."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ def exit_with_parent() -> None:
 
 
 def _wait_for_end_of_input() -> None:
-    # Not sys.stdin.read(): a forked worker would inherit its lock, held by a thread that the worker does not have.
+    # Not sys.stdin.read(): a forked worker would inherit its lock, held by a thread that does not exist in the worker.
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)

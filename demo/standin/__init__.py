@@ -1,1 +1,1 @@
-"""A stand-in for Trigger.dev, for development and tests: it answers like the recorded real one, and runs nothing."""
+"""A stand-in for Trigger.dev, for development and tests. It answers as the recorded server did, and runs no tasks."""

@@ -1,8 +1,9 @@
-"""Which cron expressions the real server accepts, refuses or breaks on, and when they fire.
+"""Which cron expressions the real server accepts, refuses or fails on, and when they fire.
 
-The server asks cron-parser 4.9 whether an expression is valid and when it fires, and cronstrue to describe it. It
-breaks on an expression that only cron-parser can read, and on one that never fires. This grammar shares nothing with
-tasks.cron, because a stand-in that shares the code under test hides its faults. The recorded verdicts are its proof.
+The server uses cron-parser 4.9 to validate an expression and to compute its times, and cronstrue to describe it. It
+fails with a 500 on an expression that only cron-parser can read, and on one that never fires. This module shares no
+code with tasks.cron, because a stand-in that shares the code under test hides its faults. Tests compare it with
+recordings.
 """
 
 import heapq
@@ -21,7 +22,7 @@ MACROS = ("@yearly", "@monthly", "@weekly", "@daily", "@hourly")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 LONGEST_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
-# By count: `*` is 0-7.
+# The number of values of `*`, which is 0-7.
 EVERY_WEEKDAY = 8
 # White space in JavaScript. Python's \s lacks the last of these and has five others.
 SPACES = (
@@ -29,11 +30,11 @@ SPACES = (
     "\u2028\u2029\u202f\u205f\u3000\ufeff"
 )
 # cron-parser gives up after 10,000 steps, which are days where no day matches.
-LONGEST_WAIT = timedelta(days=10_000)
+LONGEST_GAP = timedelta(days=10_000)
 # Antarctica/Troll sets its clocks back by two hours, the other zones by less.
-MOST_TIMES_IN_A_DAY = 26 * 60
-WORDS = Options()
-WORDS.locale_code, WORDS.use_24hour_time_format = "en_US", False
+MAX_TIMES_PER_DAY = 26 * 60
+DESCRIPTION_OPTIONS = Options()
+DESCRIPTION_OPTIONS.locale_code, DESCRIPTION_OPTIONS.use_24hour_time_format = "en_US", False
 
 
 class InvalidCronError(ValueError):
@@ -41,7 +42,7 @@ class InvalidCronError(ValueError):
 
 
 class BrokenCronError(ValueError):
-    """The server fails on an expression that it did not refuse."""
+    """The server answers 500 to the expression, instead of a 422 that refuses it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ FIELDS = (MINUTE, HOUR, DAY, MONTH, WEEKDAY)
 
 @dataclass(frozen=True)
 class Values:
-    """The values of a field. Repeated numbers count: by their count cron-parser tells whether a field is restricted."""
+    """The values of a field. Repeated numbers count, because cron-parser detects a restricted field by their number."""
 
     numbers: tuple[int, ...]
     lasts: tuple[str, ...] = ()
@@ -89,9 +90,9 @@ class Cron:
 
 
 def check(expression: str, *, at: datetime) -> None:
-    """Raises InvalidCronError for an answer 422, and BrokenCronError for an answer 500 that leaves no schedule.
+    """Raises InvalidCronError if the server answers 422, and BrokenCronError if it answers 500 and stores nothing.
 
-    `at` is where the search for a first time starts.
+    `at` is where the search for the first time starts.
     """
     if expression in MACROS:
         raise BrokenCronError(expression)
@@ -101,7 +102,7 @@ def check(expression: str, *, at: datetime) -> None:
 
 
 def leaves_broken_schedule(expression: str) -> bool:
-    """For an expression that passed `check`.
+    """Whether the server stores a schedule that it cannot read. For expressions that passed `check`.
 
     cronstrue describes a bare `L` as Saturday, so the server stores the schedule before cron-parser fails on it.
     """
@@ -118,9 +119,9 @@ def next_times(expression: str, timezone: str, *, after: datetime, count: int = 
 
 @lru_cache(maxsize=4096)
 def describe(expression: str) -> str:
-    """The expression in English, or the expression itself where cron-descriptor has no words for it."""
+    """The expression in English, or the expression itself where cron-descriptor cannot describe it."""
     try:
-        return get_description(" ".join(fields_of(expression)), WORDS)
+        return get_description(" ".join(fields_of(expression)), DESCRIPTION_OPTIONS)
     except FormatError:
         return expression
 
@@ -135,7 +136,7 @@ def parse(expression: str) -> Cron:
     fields = fields_of(expression)
     if not 1 <= len(fields) <= 5:
         raise InvalidCronError("Invalid cron expression")
-    # Of fewer than five fields, the first are missing.
+    # With fewer than five fields, the leading fields are missing.
     *others, weekday = ["*"] * (5 - len(fields)) + fields
     weekday, occurrence = without_occurrence(weekday)
     minute, hour, day, month, weekdays = map(values, (*others, weekday), FIELDS)
@@ -161,7 +162,7 @@ def without_occurrence(weekday: str) -> tuple[str, int | None]:
 def values(text: str, field: Field) -> Values:
     numbers: list[int] = []
     lasts: list[str] = []
-    for atom in spelled_out(text, field).split(","):
+    for atom in expand_names_and_wildcards(text, field).split(","):
         first, *steps = atom.split("/")
         if not atom:
             raise InvalidCronError("Invalid list value format")
@@ -170,12 +171,12 @@ def values(text: str, field: Field) -> Values:
         if "L" in first and "-" not in first:
             lasts.append(first)
         else:
-            numbers += stepped(first, steps[0], field) if steps else plain(first, field)
+            numbers += step_values(first, steps[0], field) if steps else single_or_range_values(first, field)
     return Values(tuple(sorted(numbers)), tuple(lasts))
 
 
-def spelled_out(text: str, field: Field) -> str:
-    """The field with numbers for its names, and with ranges for `*` and `?`."""
+def expand_names_and_wildcards(text: str, field: Field) -> str:
+    """Replaces names by numbers, and `*` and `?` by ranges."""
 
     def number_of_name(match: re.Match[str]) -> str:
         name = match[0].lower()
@@ -187,32 +188,32 @@ def spelled_out(text: str, field: Field) -> str:
         text = re.sub("[a-zA-Z]{3}", number_of_name, text)
     if not re.fullmatch(field.characters, text, re.ASCII):
         raise InvalidCronError(f"Invalid characters, got value: {text}")
-    # A `?` beside a `*` stays and is no number: cron-parser replaces one of the two.
+    # With both `*` and `?`, cron-parser replaces only `*`, and the `?` is then an invalid number.
     return text.replace("*" if "*" in text else "?", f"{field.minimum}-{field.maximum}")
 
 
-def stepped(first: str, step: str, field: Field) -> list[int]:
+def step_values(first: str, step: str, field: Field) -> list[int]:
     """`5/15` runs to the end of the field."""
     whole = f"{first}-{field.maximum}" if first.isdecimal() else first
     if not whole[:1].isdecimal():
         raise field.out_of_range("NaN")
-    return ranged(whole, step, field)
+    return range_values(whole, step, field)
 
 
-def plain(text: str, field: Field) -> list[int]:
+def single_or_range_values(text: str, field: Field) -> list[int]:
     if "-" in text and text[0] != "-":
-        return ranged(text, "1", field)
+        return range_values(text, "1", field)
     if text == "-":
         raise InvalidCronError(f"Invalid range: {text}")
     # -0 is 0 in JavaScript too.
-    value = field.checked(-number(text[1:], field) if text[0] == "-" else number(text, field))
+    value = field.checked(-parse_number(text[1:], field) if text[0] == "-" else parse_number(text, field))
     return [value % 7 if field is WEEKDAY else value]
 
 
-def ranged(text: str, step_text: str, field: Field) -> list[int]:
-    """Of `1-2-3` the last number is ignored. A range of weekdays that ends at 7 also names Sunday as 0."""
-    low, high = (field.checked(number(part, field)) for part in text.split("-")[:2])
-    step = number(step_text, field)
+def range_values(text: str, step_text: str, field: Field) -> list[int]:
+    """The last number of `1-2-3` is ignored. A weekday range that ends at 7 also contains 0, Sunday."""
+    low, high = (field.checked(parse_number(part, field)) for part in text.split("-")[:2])
+    step = parse_number(step_text, field)
     if low > high:
         raise InvalidCronError(f"Invalid range: {text}")
     if step == 0:
@@ -221,7 +222,7 @@ def ranged(text: str, step_text: str, field: Field) -> list[int]:
     return [0, *found] if field is WEEKDAY and high % 7 == 0 and low > 0 else found
 
 
-def number(text: str, field: Field) -> int:
+def parse_number(text: str, field: Field) -> int:
     """JavaScript reads an empty text as 0. Nine digits are enough to be out of range."""
     if text and not re.fullmatch(r"\d+", text, re.ASCII):
         raise field.out_of_range("NaN")
@@ -229,7 +230,7 @@ def number(text: str, field: Field) -> int:
 
 
 def within_month(days: Values, months: Values) -> Values:
-    """With a single month, cron-parser drops the days beyond its end, and each `L` with a number."""
+    """With a single month, cron-parser removes the days after its end, and each `L` with a number."""
     if len(months) != 1:
         return days
     length = LONGEST_MONTHS[months.numbers[0] - 1]
@@ -239,7 +240,7 @@ def within_month(days: Values, months: Values) -> Values:
     return Values(kept, tuple(last for last in days.lasts if last == "L"))
 
 
-# --- What cronstrue cannot describe ----------------------------------------------------------------------------------
+# --- Expressions that cronstrue cannot describe ----------------------------------------------------------------------
 
 
 def is_describable(expression: str) -> bool:
@@ -249,12 +250,12 @@ def is_describable(expression: str) -> bool:
 
 
 def has_describable_days(text: str) -> bool:
-    """cronstrue looks at the number before an `L`, which cron-parser ignores."""
+    """cronstrue checks the number before an `L`, which cron-parser ignores."""
     return all(day is None or 1 <= day <= 31 for day in leading_numbers(text))
 
 
 def has_describable_weekdays(text: str) -> bool:
-    """7 is Sunday and 07 is not."""
+    """To cronstrue, 7 is Sunday but 07 is invalid."""
     return all(day is None or day <= 6 for day in leading_numbers(re.sub("(^|,)7", r"\g<1>0", text)))
 
 
@@ -263,7 +264,7 @@ def leading_numbers(text: str) -> list[int | None]:
     return [int(match[0].lstrip("0")[:9] or "0") if match else None for match in found]
 
 
-# --- When it fires ---------------------------------------------------------------------------------------------------
+# --- Times -----------------------------------------------------------------------------------------------------------
 
 
 def ever_fires(cron: Cron, *, at: datetime) -> bool:
@@ -275,7 +276,7 @@ def ever_fires(cron: Cron, *, at: datetime) -> bool:
 
 
 def times(cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
-    clock = f"{listed(cron.minutes.numbers)} {listed(cron.hours.numbers)} * * *"
+    clock = f"{comma_separated(cron.minutes.numbers)} {comma_separated(cron.hours.numbers)} * * *"
     for day in days(cron, start=after.astimezone(zone).date()):
         yield from times_of_day(clock, day, zone, after=after)
 
@@ -283,37 +284,37 @@ def times(cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
 def times_of_day(clock: str, day: date, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
     midnight = datetime.combine(day, time(), zone).astimezone(UTC)
     start = max(after, midnight - timedelta(seconds=1)).astimezone(zone)
-    found = islice(croniter(clock, start).all_next(datetime), MOST_TIMES_IN_A_DAY)
+    found = islice(croniter(clock, start).all_next(datetime), MAX_TIMES_PER_DAY)
     for local in takewhile(lambda local: local.date() <= day, found):
-        # croniter may answer with the start itself where the clocks change.
+        # At a daylight saving change, croniter may return the start itself.
         if (instant := local.astimezone(UTC)) > after:
             yield instant
 
 
 def days(cron: Cron, *, start: date) -> Iterator[date]:
-    """The days from `start` on, as far apart as cron-parser would look for the next."""
+    """The matching days from `start` on, until a gap that is too long for cron-parser."""
     last = start
-    for day, _ in groupby(heapq.merge(*(walk(pattern, start=start) for pattern in day_patterns(cron)))):
-        if day - last > LONGEST_WAIT:
+    for day, _ in groupby(heapq.merge(*(matching_dates(pattern, start=start) for pattern in day_patterns(cron)))):
+        if day - last > LONGEST_GAP:
             return
         if cron.occurrence in (None, (day.day + 6) // 7):
             last = day
             yield day
 
 
-def walk(pattern: str, *, start: date) -> Iterator[date]:
+def matching_dates(pattern: str, *, start: date) -> Iterator[date]:
     before = datetime.combine(start, time()) - timedelta(days=1)
-    years = LONGEST_WAIT.days // 365 + 1
+    years = LONGEST_GAP.days // 365 + 1
     return (found.date() for found in croniter(pattern, before, max_years_between_matches=years).all_next(datetime))
 
 
 def day_patterns(cron: Cron) -> Iterator[str]:
-    """Patterns for croniter that together name the days. Where both day fields are restricted, either may match."""
+    """Patterns for croniter that together match the days. If both day fields are restricted, either may match."""
     every_weekday = len(cron.weekdays) == EVERY_WEEKDAY
     restricted = [month for month in cron.months.numbers if len(cron.days) < LONGEST_MONTHS[month - 1]]
-    by_day = listed(cron.months.numbers if every_weekday else restricted)
+    by_day = comma_separated(cron.months.numbers if every_weekday else restricted)
     if by_day and cron.days.numbers:
-        yield f"0 0 {listed(cron.days.numbers)} {by_day} *"
+        yield f"0 0 {comma_separated(cron.days.numbers)} {by_day} *"
     if by_day and cron.days.lasts:
         yield f"0 0 L {by_day} *"
     if not every_weekday:
@@ -321,13 +322,13 @@ def day_patterns(cron: Cron) -> Iterator[str]:
 
 
 def weekday_patterns(cron: Cron) -> Iterator[str]:
-    """`5L` is `L5` in croniter. cron-parser reads one digit of it."""
-    months = listed(cron.months.numbers)
+    """`5L` is `L5` in croniter. cron-parser reads only one digit."""
+    months = comma_separated(cron.months.numbers)
     if cron.weekdays.numbers:
-        yield f"0 0 * {months} {listed(day % 7 for day in cron.weekdays.numbers)}"
+        yield f"0 0 * {months} {comma_separated(day % 7 for day in cron.weekdays.numbers)}"
     for day in sorted({int(last[0]) % 7 for last in cron.weekdays.lasts if last[0].isdecimal()}):
         yield f"0 0 * {months} L{day}"
 
 
-def listed(numbers: Iterable[int]) -> str:
+def comma_separated(numbers: Iterable[int]) -> str:
     return ",".join(str(number) for number in sorted(set(numbers)))

@@ -1,4 +1,4 @@
-"""How the stand-in fails when it is told to: which requests, how often, and in which way."""
+"""Faults of the stand-in for tests: how it fails, for which requests, and how often."""
 
 import random
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 Kind = Literal["status", "rate_limit", "delay", "hang", "reset", "garbage", "late"]
 KINDS: dict[str, str] = {
-    "status": "answer with `status`, and below 500 with `message` as its error",
-    "rate_limit": "answer 429, to be reset after `seconds`",
+    "status": "answer with `status`; below 500 the error is `message`",
+    "rate_limit": "answer 429 with a reset in `seconds`",
     "delay": "answer after `seconds`",
-    "hang": "take the request and answer nothing for `seconds`",
-    "reset": "do what was asked, then cut the connection",
-    "garbage": "answer 200 with something that is not JSON",
-    "late": "answer nothing, and do what was asked only after `seconds`, when the client has gone",
+    "hang": "accept the request and send no answer for `seconds`",
+    "reset": "execute the request, then reset the connection",
+    "garbage": "answer 200 with invalid JSON",
+    "late": "send no answer, and execute the request after `seconds`, when the client has timed out",
 }
 
 
@@ -26,19 +26,19 @@ class Fault:
     method: str = "*"
     path: str = "*"
     status: int = 500
-    message: str = "The stand-in was told to answer so"
+    message: str = "Simulated error of the stand-in"
     seconds: float = 10.0
     times: int | None = None
     probability: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"A fault cannot be {self.kind!r}. It can be: {', '.join(KINDS)}.")
+            raise ValueError(f"{self.kind!r} is not a valid kind of fault. Valid kinds: {', '.join(KINDS)}.")
 
 
 class Faults:
     def __init__(self, *, seed: int = 0) -> None:
-        self._random = random.Random(seed)  # noqa: S311  nothing secret depends on it
+        self._random = random.Random(seed)  # noqa: S311  not used for secrets
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
@@ -48,7 +48,7 @@ class Faults:
         self._faults.clear()
 
     def next(self, method: str, path: str) -> Fault | None:
-        """The first fault that this request meets; one with `times` is used up by it."""
+        """The first fault that applies to this request. A fault with `times` counts down."""
         for fault in self._faults:
             if not fnmatchcase(method, fault.method) or not fnmatchcase(path, fault.path):
                 continue

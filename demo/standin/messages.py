@@ -1,4 +1,4 @@
-"""A request as the stand-in reads it, and the replies in Trigger.dev's many forms."""
+"""The request as the stand-in reads it, and replies in the formats of Trigger.dev."""
 
 import json
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """Of a repeated parameter the last one wins."""
+        """The query parameters. The last of repeated parameters wins."""
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
     def header(self, name: str) -> str | None:
@@ -39,16 +39,16 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def encoded(body: Any) -> bytes:
+def to_json(body: Any) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def ok(body: Any) -> Reply:
-    return Reply(200, encoded(body))
+    return Reply(200, to_json(body))
 
 
 def error(status: int, message: str) -> Reply:
-    return Reply(status, encoded({"error": message}))
+    return Reply(status, to_json({"error": message}))
 
 
 def query_error(**issue: Any) -> Reply:
@@ -56,16 +56,16 @@ def query_error(**issue: Any) -> Reply:
 
 
 def query_errors(issues: list[dict[str, Any]]) -> Reply:
-    return Reply(400, encoded({"error": "Query Error", "details": issues}))
+    return Reply(400, to_json({"error": "Query Error", "details": issues}))
 
 
 def problem(status: int, title: str, detail: str, **more: Any) -> Reply:
     body = {"title": title, "status": status, "type": f"{MDN}{status}", "detail": detail, **more, "error": detail}
-    return Reply(status, encoded(body), PROBLEM)
+    return Reply(status, to_json(body), PROBLEM)
 
 
-def too_many(limit: int, reset: int, *, seconds: float) -> Reply:
-    """`reset` in epoch milliseconds; there is never a Retry-After."""
+def rate_limit_exceeded(limit: int, reset: int, *, seconds: float) -> Reply:
+    """The 429 of the rate limit. `reset` is in epoch milliseconds. Trigger.dev never sends Retry-After."""
     detail = f"Rate limit exceeded 0/{limit} requests remaining. Retry in {seconds:.3f} seconds."
     return problem(
         429, "Rate Limit Exceeded", detail, reset=reset, limit=limit, remaining=-1, secondsUntilReset=round(seconds, 3)

@@ -1,4 +1,4 @@
-"""A run as Trigger.dev writes it: statuses, flags, keys and their order."""
+"""Runs as JSON of Trigger.dev: statuses, flags, keys and their order."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ CENTS_PER_RUN = 0.0025
 
 @dataclass(frozen=True)
 class Status:
-    """How a stored status is shown without and with the version header, and which flags are then true."""
+    """How a stored status appears without and with the version header, and which flags are true."""
 
     shown: str
     versioned: str
@@ -47,7 +47,7 @@ STATUSES: Mapping[str, Status] = {
     "TIMED_OUT": Status("TIMED_OUT", "TIMED_OUT", ()),
 }
 WAITING_VERSIONED = ("WAITING_TO_RESUME", "PAUSED")
-# What each accepted value of filter[status] finds. It looks at the stored status, not at the shown one.
+# The stored statuses that each accepted value of filter[status] matches. The status in the JSON does not matter.
 STORED_BY_FILTER: Mapping[str, tuple[str, ...]] = {
     **{stored: (stored,) for stored in ("DELAYED", "PENDING_VERSION", "WAITING_FOR_DEPLOY", "DEQUEUED", "EXECUTING")},
     **{
@@ -63,7 +63,7 @@ STORED_BY_FILTER: Mapping[str, tuple[str, ...]] = {
 
 
 def stored_status(run: StandinRun, *, now: float) -> str:
-    """Trigger.dev's internal status of the run at that moment (epoch seconds)."""
+    """Trigger.dev's internal status of the run at `now` (epoch seconds)."""
     if run.stuck_as:
         return run.stuck_as
     age = now - run.created
@@ -72,16 +72,16 @@ def stored_status(run: StandinRun, *, now: float) -> str:
     return "EXECUTING" if age >= run.starts_after else "PENDING"
 
 
-def listed(run: StandinRun, environment: Mapping[str, str], *, now: float, versioned: bool) -> dict[str, Any]:
-    """The item of a list: no payload, output, error or schedule; the idempotency key is the stored hash."""
-    status, moments = moments_of(run, now=now)
+def list_item(run: StandinRun, environment: Mapping[str, str], *, now: float, versioned: bool) -> dict[str, Any]:
+    """A list item: without payload, output, error and schedule. The idempotency key is the stored hash."""
+    status, timestamps = status_and_timestamps(run, now=now)
     shown = {
         "id": run.id,
         "status": status.versioned if versioned else status.shown,
         "taskIdentifier": run.task,
-        "idempotencyKey": run.idempotency_key and hash_of(run.idempotency_key),
+        "idempotencyKey": run.idempotency_key and hash_idempotency_key(run.idempotency_key),
         "version": "20261120.1" if status.started else None,
-        **moments,
+        **timestamps,
         "ttl": run.ttl,
         "isTest": run.is_test,
         "env": dict(environment),
@@ -96,16 +96,16 @@ def listed(run: StandinRun, environment: Mapping[str, str], *, now: float, versi
     return {key: value for key, value in shown.items() if value is not None}
 
 
-def common(run: StandinRun, *, now: float, versioned: bool) -> dict[str, Any]:
-    """What a retrieved run and its related runs share."""
-    status, moments = moments_of(run, now=now)
+def common_fields(run: StandinRun, *, now: float, versioned: bool) -> dict[str, Any]:
+    """The fields that a retrieved run and its related runs have in common."""
+    status, timestamps = status_and_timestamps(run, now=now)
     shown = {
         "id": run.id,
         "taskIdentifier": run.task,
         "idempotencyKey": run.idempotency_key,
         "version": "20261120.1" if status.started else None,
         "status": status.versioned if versioned else status.shown,
-        **moments,
+        **timestamps,
         "ttl": run.ttl,
         **costs(run, status),
         "isTest": run.is_test,
@@ -120,9 +120,9 @@ def common(run: StandinRun, *, now: float, versioned: bool) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value is not None}
 
 
-def retrieved(run: StandinRun, state: State, *, versioned: bool) -> dict[str, Any]:
+def run_detail(run: StandinRun, state: State, *, versioned: bool) -> dict[str, Any]:
     now = state.now
-    body = common(run, now=now, versioned=versioned)
+    body = common_fields(run, now=now, versioned=versioned)
     stored = stored_status(run, now=now)
     if run.payload is not None:
         body["payload"] = run.payload
@@ -140,23 +140,23 @@ def retrieved(run: StandinRun, state: State, *, versioned: bool) -> dict[str, An
     for role, run_id in (("root", run.root_id), ("parent", run.parent_id)):
         relative = state.run(run_id) if run_id else None
         if relative is not None:
-            related[role] = common(relative, now=now, versioned=versioned)
-    related["children"] = [common(child, now=now, versioned=versioned) for child in state.children(run.id)]
+            related[role] = common_fields(relative, now=now, versioned=versioned)
+    related["children"] = [common_fields(child, now=now, versioned=versioned) for child in state.children(run.id)]
     return {**body, "attemptCount": int(STATUSES[stored].started), "attempts": [], "relatedRuns": related}
 
 
-def moments_of(run: StandinRun, *, now: float) -> tuple[Status, dict[str, str | None]]:
+def status_and_timestamps(run: StandinRun, *, now: float) -> tuple[Status, dict[str, str | None]]:
     stored = stored_status(run, now=now)
     status = STATUSES[stored]
-    if run.starts_after >= run.ends_after:  # for example cancelled while it waited
+    if run.starts_after >= run.ends_after:  # for example canceled while it was queued
         status = replace(status, started=False)
     reached = run.created + (run.ends_after if status.finished else run.starts_after if status.started else 0)
     return status, {
-        "createdAt": moment(run.created),
-        "startedAt": moment(run.created + run.starts_after) if status.started else None,
-        "updatedAt": moment(reached),
-        "finishedAt": moment(run.created + run.ends_after) if status.finished else None,
-        "expiredAt": moment(run.created + run.ends_after) if stored == "EXPIRED" else None,
+        "createdAt": iso_timestamp(run.created),
+        "startedAt": iso_timestamp(run.created + run.starts_after) if status.started else None,
+        "updatedAt": iso_timestamp(reached),
+        "finishedAt": iso_timestamp(run.created + run.ends_after) if status.finished else None,
+        "expiredAt": iso_timestamp(run.created + run.ends_after) if stored == "EXPIRED" else None,
     }
 
 
@@ -177,9 +177,9 @@ def flags(run: StandinRun, status: Status, *, now: float, versioned: bool) -> di
     return {flag: flag in true for flag in FLAGS}
 
 
-def hash_of(idempotency_key: str) -> str:
+def hash_idempotency_key(idempotency_key: str) -> str:
     return hashlib.sha256(idempotency_key.encode()).hexdigest()
 
 
-def moment(seconds: float) -> str:
+def iso_timestamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

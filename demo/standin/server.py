@@ -1,7 +1,7 @@
-"""The stand-in behind HTTP, for the demo and for tests that want real sockets; on this machine only.
+"""The stand-in as an HTTP server, for the demo and for tests with real sockets. It listens on this machine only.
 
-Beside Trigger.dev's paths: GET /standin/asked and /standin/log (what it was asked, how often and when), POST and DELETE
-/standin/faults, POST /standin/runs.
+Control paths, besides those of Trigger.dev: GET /standin/asked counts the requests by route, and GET /standin/log lists
+them with their times. POST and DELETE /standin/faults add and clear faults. POST /standin/runs adds a run.
 """
 
 import json
@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from demo.standin.faults import Fault
-from demo.standin.messages import Reply, Request, encoded, error, ok
+from demo.standin.messages import Reply, Request, error, ok, to_json
 from demo.standin.standin import Standin, failed
 from demo.standin.state import StandinRun
 
@@ -28,10 +28,10 @@ class StandinServer(ThreadingHTTPServer):
     request_queue_size = 512
 
     def __init__(self, standin: Standin, *, port: int = 0) -> None:
-        """Port 0 takes any free one; `url` tells which."""
+        """Port 0 chooses a free port. `url` contains the chosen port."""
         self.standin = standin
         self.in_use, self.most_in_use = 0, 0
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
         super().__init__((HOST, port), Handler)
 
     @property
@@ -39,19 +39,19 @@ class StandinServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_address[1]}"
 
     @contextmanager
-    def counted(self) -> Iterator[None]:
-        """A connection is in use from its request to its answer."""
-        with self._counting:
+    def count_connection(self) -> Iterator[None]:
+        """Counts a connection as in use from its request to its reply."""
+        with self._count_lock:
             self.in_use += 1
             self.most_in_use = max(self.most_in_use, self.in_use)
         try:
             yield
         finally:
-            with self._counting:
+            with self._count_lock:
                 self.in_use -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is what a stand-in is there to meet."""
+        """Ignores errors: clients that disconnect early are expected here."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,9 +64,9 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("content-length") or 0)
         request = Request(self.command, self.path, dict(self.headers), self.rfile.read(length))
         if request.path.startswith("/standin/"):
-            self.send(controlled(self.server, request))
+            self.send(handle_control_request(self.server, request))
         else:
-            with self.server.counted():
+            with self.server.count_connection():
                 self.answer(self.server.standin, request)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = respond
@@ -82,12 +82,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send(standin.answer(request))
         elif fault.kind == "reset":
             standin.answer(request)
-            self.cut()
+            self.reset_connection()
         else:
             time.sleep(fault.seconds)
             if fault.kind == "late":
                 standin.answer(request)
-            self.cut()
+            self.reset_connection()
 
     def send(self, reply: Reply) -> None:
         self.send_response(reply.status)
@@ -97,21 +97,21 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(reply.body)
 
-    def cut(self) -> None:
-        """Closes so that the client sees a reset, and not an orderly end."""
+    def reset_connection(self) -> None:
+        """Closes the connection with a reset instead of an orderly shutdown."""
         self.close_connection = True
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Silence: the demo's screen belongs to the demo."""
+        """Logs nothing, to keep the output of the demo readable."""
 
 
-def controlled(server: StandinServer, request: Request) -> Reply:
+def handle_control_request(server: StandinServer, request: Request) -> Reply:
     standin = server.standin
     if (request.method, request.path) == ("GET", "/standin/asked"):
-        most, server.most_in_use = server.most_in_use, server.in_use
-        return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts(), "most_in_use": most})
+        most_in_use, server.most_in_use = server.most_in_use, server.in_use
+        return ok({"asked": dict(standin.asked), "faults": standin.faults.as_dicts(), "most_in_use": most_in_use})
     if (request.method, request.path) == ("GET", "/standin/log"):
         return ok([list(entry) for entry in zip(standin.asked_at, standin.log, strict=False)])
     if (request.method, request.path) == ("DELETE", "/standin/faults"):
@@ -124,14 +124,14 @@ def controlled(server: StandinServer, request: Request) -> Reply:
             return ok({})
         if (request.method, request.path) == ("POST", "/standin/runs"):
             run = StandinRun(**{"created": standin.state.now, **body})
-            return Reply(200, encoded(asdict(standin.state.add_run(run))))
+            return Reply(200, to_json(asdict(standin.state.add_run(run))))
     except (ValueError, TypeError) as reason:
         return error(400, str(reason))
     return error(404, "GET /standin/asked or /standin/log, POST or DELETE /standin/faults, POST /standin/runs")
 
 
 def serve_in_thread(standin: Standin, *, port: int = 0) -> StandinServer:
-    """A running server; `shutdown()` and `server_close()` end it."""
+    """A running server. Stop it with `shutdown()` and `server_close()`."""
     server = StandinServer(standin, port=port)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     return server

@@ -1,6 +1,6 @@
-"""Request -> reply, as the real server was recorded to answer.
+"""Turns a request into the reply that the real server was recorded to give.
 
-No sockets here: the mock in tests and the HTTP server share it.
+This module opens no sockets: the HTTP mock of the tests and the HTTP server share it.
 """
 
 import json
@@ -15,16 +15,39 @@ from urllib.parse import unquote
 
 from demo.standin import run_json, schedules
 from demo.standin.faults import Fault, Faults
-from demo.standin.messages import JSON, PROBLEM, Reply, Request, encoded, error, ok, problem, query_error, too_many
-from demo.standin.run_list import matches, paged, split, window, wrong_page_size, wrong_status
+from demo.standin.messages import (
+    JSON,
+    PROBLEM,
+    Reply,
+    Request,
+    error,
+    ok,
+    problem,
+    query_error,
+    rate_limit_exceeded,
+    to_json,
+)
+from demo.standin.run_list import (
+    matches_filters,
+    page_size_error,
+    paginate,
+    split_commas,
+    status_filter_error,
+    time_window,
+)
 from demo.standin.state import StandinRun, State
 
-PAGE = "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'/><title>404</title></head><body>{}</body></html>"
+HTML_PAGE = (
+    "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'/><title>404</title></head><body>{}</body></html>"
+)
 
 
 @dataclass
 class Standin:
-    """The stand-in itself. `keys` maps a secret key to the environment it opens."""
+    """The stand-in for Trigger.dev. `keys` maps each secret key to its environment.
+
+    `asked` counts the requests by route, and `log` lists them.
+    """
 
     state: State
     keys: Mapping[str, Mapping[str, str]]
@@ -32,10 +55,11 @@ class Standin:
     rate_limit: int = 750
     asked: Counter[str] = field(default_factory=Counter)
     log: list[str] = field(default_factory=list)
-    # When each was asked, in epoch seconds.
+    # The times of the requests in `log`, in epoch seconds.
     asked_at: list[float] = field(default_factory=list)
+    # Requests that timed out and have not taken effect yet.
     late: list[Request] = field(default_factory=list)
-    # For tests that do something else in the middle of an exchange.
+    # Hooks for tests that interrupt an exchange.
     before: Callable[[Request], None] = lambda request: None
     after: Callable[[Request], None] = lambda request: None
 
@@ -44,7 +68,7 @@ class Standin:
         self._tokens: dict[str, tuple[float, float]] = {}
 
     def meet(self, request: Request) -> Fault | None:
-        """Counts the request, and says which fault it meets."""
+        """Counts the request, and returns the fault that applies to it."""
         with self._lock:
             self.asked["all"] += 1
             self.asked[f"{request.method} {route_name(request.path)}"] += 1
@@ -53,21 +77,21 @@ class Standin:
             return self.faults.next(request.method, request.path)
 
     def do_late(self) -> None:
-        """What clients gave up waiting for takes effect."""
+        """Lets all requests in `late` take effect."""
         while self.late:
             self.answer(self.late.pop(0))
 
     def answer(self, request: Request) -> Reply:
-        """What a faultless Trigger.dev says, and does. Time zones are public and not rate limited."""
+        """Handles the request without a fault. Time zones are public and have no rate limit."""
         if (request.method, request.path) == ("GET", "/api/v1/timezones"):
             return schedules.list_timezones(request)
         authorization = request.header("authorization")
         if authorization is None:
             return problem(401, "Unauthorized", "No authorization header provided")
         key = authorization.removeprefix("Bearer ")
-        limited, headers = self.take_token(key)
-        if limited:
-            return Reply(limited.status, limited.body, PROBLEM, headers)
+        refusal, headers = self.take_token(key)
+        if refusal:
+            return Reply(refusal.status, refusal.body, PROBLEM, headers)
         reply = self.route(request, self.keys.get(key))
         return Reply(reply.status, reply.body, reply.content_type, {**headers, **reply.headers})
 
@@ -79,10 +103,10 @@ class Standin:
                     of_schedules = request.path.startswith("/api/v1/schedules")
                     return error(401, "Invalid or Missing API Key" if of_schedules else "Invalid API key")
                 return operation(self.state, request, environment, *(unquote(part) for part in match.groups()))
-        return Reply(404, PAGE.format("Page not found").encode(), "text/html; charset=utf-8")
+        return Reply(404, HTML_PAGE.format("Page not found").encode(), "text/html; charset=utf-8")
 
     def take_token(self, key: str) -> tuple[Reply | None, dict[str, str]]:
-        """A bucket for each key: `rate_limit` at most, a third of it back every ten seconds."""
+        """A token bucket for each key: at most `rate_limit` tokens, of which a third is refilled every ten seconds."""
         if not self.rate_limit:
             return None, {}
         with self._lock:
@@ -96,7 +120,9 @@ class Standin:
             "x-ratelimit-remaining": str(max(math.floor(tokens), 0)),
             "x-ratelimit-reset": str(reset),
         }
-        return (too_many(self.rate_limit, reset, seconds=(1 - tokens) / refill) if tokens < 0 else None), headers
+        return (
+            rate_limit_exceeded(self.rate_limit, reset, seconds=(1 - tokens) / refill) if tokens < 0 else None
+        ), headers
 
 
 # --- Operations ------------------------------------------------------------------------------------------------------
@@ -105,32 +131,34 @@ class Standin:
 def list_runs(state: State, request: Request, environment: Mapping[str, str]) -> Reply:
     query, now = request.query, state.now
     size = query.get("page[size]", "25")
-    refusal = wrong_page_size(size) or wrong_status(query.get("filter[status]"))
+    refusal = page_size_error(size) or status_filter_error(query.get("filter[status]"))
     if refusal:
         return refusal
     try:
-        since, until = window(query, now=now)
+        since, until = time_window(query, now=now)
     except ValueError:
         return query_error(code="custom", message="Invalid date", path=["filter[createdAt]"])
     found = state.newest_runs(
-        schedule_ids=split(query.get("filter[schedule]")), tags=split(query.get("filter[tag]")), since=since
+        schedule_ids=split_commas(query.get("filter[schedule]")),
+        tags=split_commas(query.get("filter[tag]")),
+        since=since,
     )
-    wanted = [run for run in found if run.created <= until and matches(run, query, now=now)]
-    page, pagination = paged(wanted, query, size=int(size))
+    wanted = [run for run in found if run.created <= until and matches_filters(run, query, now=now)]
+    page, pagination = paginate(wanted, query, size=int(size))
     versioned = is_versioned(request)
-    items = [run_json.listed(run, environment, now=now, versioned=versioned) for run in page]
+    items = [run_json.list_item(run, environment, now=now, versioned=versioned) for run in page]
     return ok({"data": items, "pagination": pagination})
 
 
 def retrieve_run(state: State, request: Request, environment: Mapping[str, str], run_id: str) -> Reply:
     run = state.run(run_id)
     if run is None:
-        return Reply(404, encoded({"error": "Not found"}), headers={"x-should-retry": "true"})
-    return ok(run_json.retrieved(run, state, versioned=is_versioned(request)))
+        return Reply(404, to_json({"error": "Not found"}), headers={"x-should-retry": "true"})
+    return ok(run_json.run_detail(run, state, versioned=is_versioned(request)))
 
 
 def trigger_run(state: State, request: Request, environment: Mapping[str, str], task: str) -> Reply:
-    """Any task identifier is accepted; the same idempotency key gives the same run."""
+    """Accepts any task identifier. The same idempotency key returns the same run."""
     try:
         body = json.loads(request.body)
     except ValueError:
@@ -143,9 +171,9 @@ def trigger_run(state: State, request: Request, environment: Mapping[str, str], 
         if len(tag) >= 128:
             return error(400, f'Validation error: Tags must be less than 128 characters at "options.tags[{index}]"')
     key = options.get("idempotencyKey")
-    former = state.run_by_idempotency_key(key) if key else None
-    if former is not None:
-        return ok({"id": former.id, "isCached": True})
+    existing = state.run_by_idempotency_key(key) if key else None
+    if existing is not None:
+        return ok({"id": existing.id, "isCached": True})
     run = StandinRun(
         task=task,
         created=state.now,
@@ -178,10 +206,10 @@ def is_versioned(request: Request) -> bool:
 
 
 def failed(standin: Standin, fault: Fault) -> Reply:
-    """The answer of a fault that has one."""
+    """The reply for a fault of kind `status`, `rate_limit` or `garbage`."""
     if fault.kind == "rate_limit":
         reset = round((standin.state.now + fault.seconds) * 1000)
-        reply = too_many(750, reset, seconds=fault.seconds)
+        reply = rate_limit_exceeded(750, reset, seconds=fault.seconds)
         headers = {"x-ratelimit-limit": "750", "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(reset)}
         return Reply(429, reply.body, PROBLEM, headers)
     if fault.kind == "garbage":
@@ -192,6 +220,6 @@ def failed(standin: Standin, fault: Fault) -> Reply:
 
 
 def route_name(path: str) -> str:
-    """The path with its ids taken out, under which requests are counted."""
+    """The path with a placeholder for ids. Requests are counted under this name."""
     path = re.sub(r"^(/api/v\d/(?:runs|schedules))/[^/]+", r"\1/{id}", path)
     return re.sub(r"^(/api/v1/tasks)/[^/]+/trigger$", r"\1/{id}/trigger", path)

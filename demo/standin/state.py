@@ -1,6 +1,6 @@
-"""What the stand-in remembers, in one SQLite file that outlives it; `:memory:` in tests.
+"""The state of the stand-in, in one SQLite file that survives restarts, or in memory for tests.
 
-A run's status is not stored but follows from the clock: runs pass through QUEUED and EXECUTING while one watches.
+The status of a run is not stored. It follows from the clock, so runs move through QUEUED and EXECUTING over time.
 """
 
 import json
@@ -37,9 +37,9 @@ CREATE TABLE IF NOT EXISTS tag (
 
 @dataclass
 class StandinRun:
-    """One run. It waits, executes from `starts_after`, and ends as `ends_as` at `ends_after` seconds from `created`.
+    """One run. It executes from `starts_after` to `ends_after` seconds after `created`, and ends with status `ends_as`.
 
-    With `stuck_as`, one of Trigger.dev's stored statuses, it stays in that status instead.
+    With `stuck_as`, one of Trigger.dev's stored statuses, it keeps that status instead.
     """
 
     task: str
@@ -73,7 +73,7 @@ class StandinRun:
 
 @dataclass
 class StandinSchedule:
-    """One schedule. `next_fire` is None while it is inactive; a poisoned one spoils every list that it is in."""
+    """One schedule. `next_fire` is None while it is inactive. A poisoned schedule breaks each list that includes it."""
 
     task: str
     cron: str
@@ -103,9 +103,9 @@ def utc_now() -> datetime:
 
 class State:
     def __init__(self, folder: Path | None = None, *, clock: Callable[[], datetime] = utc_now) -> None:
-        """`folder` None keeps everything in memory. `clock` gives an aware datetime."""
+        """Without `folder`, everything stays in memory. `clock` returns an aware datetime."""
         self.clock = clock
-        # Without a deployment the list of schedules is empty, whatever there is.
+        # Without a deployment the list of schedules is always empty.
         self.deployed = True
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class State:
         self._database.close()
 
     def add_run(self, run: StandinRun) -> StandinRun:
-        """Keeps the run; one with the same id, or the same idempotency key, that is there already wins."""
+        """Stores the run, unless a run with the same id or idempotency key exists."""
         with self._lock, suppress(sqlite3.IntegrityError):
             self._database.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)",
@@ -158,17 +158,17 @@ class State:
         return list(self._runs("SELECT record FROM run WHERE parent_id = ? ORDER BY created, id", run_id))
 
     def newest_runs(self, *, schedule_ids: list[str], tags: list[str], since: float) -> Iterator[StandinRun]:
-        """Newest first; an empty list of schedules or tags means that filter was not given."""
+        """Newest first. An empty list of schedules or tags means no such filter."""
         conditions, values = ["created >= ?"], [since, *schedule_ids, *tags]
         if schedule_ids:
-            conditions.append(f"schedule_id IN ({marks(schedule_ids)})")
+            conditions.append(f"schedule_id IN ({placeholders(schedule_ids)})")
         if tags:
-            conditions.append(f"id IN (SELECT run_id FROM tag WHERE tag IN ({marks(tags)}))")
+            conditions.append(f"id IN (SELECT run_id FROM tag WHERE tag IN ({placeholders(tags)}))")
         where = " AND ".join(conditions)
         return self._runs(f"SELECT record FROM run WHERE {where} ORDER BY created DESC, id DESC", *values)
 
-    def forget_runs_of(self, schedule_id: str) -> None:
-        """What deleting a schedule does: its runs stay, but no longer name it."""
+    def detach_runs(self, schedule_id: str) -> None:
+        """Keeps the runs of a deleted schedule, but removes the schedule from them."""
         for run in list(self._runs("SELECT record FROM run WHERE schedule_id = ?", schedule_id)):
             run.schedule = None
             with self._lock:
@@ -177,7 +177,7 @@ class State:
                 )
 
     def put_schedule(self, schedule: StandinSchedule) -> StandinSchedule:
-        """Keeps the schedule as it is now; raises IntegrityError when another one has its key."""
+        """Inserts or updates the schedule. Raises IntegrityError if another schedule has its key."""
         values = (schedule.key, schedule.created, schedule.next_fire, json.dumps(asdict(schedule)))
         with self._lock:
             self._database.execute(
@@ -190,10 +190,10 @@ class State:
     def remove_schedule(self, schedule_id: str) -> None:
         with self._lock:
             self._database.execute("DELETE FROM schedule WHERE id = ?", (schedule_id,))
-        self.forget_runs_of(schedule_id)
+        self.detach_runs(schedule_id)
 
     def schedule(self, id_or_key: str) -> StandinSchedule | None:
-        """By id, or by key; a key that looks like an id is not reachable."""
+        """By id or by deduplication key. A key that looks like an id is not found."""
         column = "id" if id_or_key.startswith("sched_") else "key"
         return next(self._schedules(f"SELECT record FROM schedule WHERE {column} = ?", id_or_key), None)
 
@@ -222,5 +222,5 @@ class State:
             yield StandinRun(**json.loads(record))
 
 
-def marks(values: list[str]) -> str:
+def placeholders(values: list[str]) -> str:
     return ",".join("?" * len(values))

@@ -1,6 +1,6 @@
 """The 419 time zone names of the recorded server, in its order.
 
-They are the names of its ICU, which are older than those of tzdata: `Asia/Calcutta` and not `Asia/Kolkata`.
+They come from its ICU library, whose names are older than those of tzdata: `Asia/Calcutta`, not `Asia/Kolkata`.
 """
 
 CITIES = {

@@ -1,4 +1,4 @@
-"""The demo as a person starts and ends it: real processes, real signals."""
+"""The demo command with real processes and real signals."""
 
 import json
 import os
@@ -19,9 +19,9 @@ import pytest
 
 from tests.services import ROOT, free_port, is_open
 
-# One after the other, as make test-slow plays each file: every demo wants the port of the stand-in.
+# make test-slow runs the tests of each file one after the other, because every demo uses the port of the stand-in.
 pytestmark = pytest.mark.slow
-WITHIN = 60
+EXIT_TIMEOUT = 60
 
 
 class Demo:
@@ -71,14 +71,14 @@ class Demo:
         if self.process.stdout:
             self.process.stdout.close()
 
-    def command(self, *arguments: str) -> Any:
-        done = subprocess.run(
+    def run_command(self, *arguments: str) -> Any:
+        completed = subprocess.run(
             [sys.executable, "manage.py", *arguments], cwd=ROOT, env=self.environment, capture_output=True, check=True
         )
-        return json.loads(done.stdout)
+        return json.loads(completed.stdout)
 
     def descendants(self) -> set[int]:
-        """Every process that came of it, read from the process table."""
+        """The process ids of the demo and of all its descendants, from the process table."""
         listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, check=True, text=True).stdout  # noqa: S607
         parents = {int(pid): int(parent) for pid, parent in (line.split() for line in listing.splitlines())}
         found = {self.process.pid}
@@ -88,8 +88,8 @@ class Demo:
 
 
 def wait_until_gone(pids: set[int], port: int) -> None:
-    until = time.monotonic() + 15
-    while time.monotonic() < until and (is_open(port) or any(is_running(pid) for pid in pids)):
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline and (is_open(port) or any(is_running(pid) for pid in pids)):
         time.sleep(0.05)
     assert not is_open(port)
     assert [pid for pid in pids if is_running(pid)] == []
@@ -108,9 +108,9 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
         yield demo
 
 
-def test_its_people_read_their_tasks_and_runs(demo: Demo) -> None:
+def test_alice_reads_her_tasks_and_runs_with_the_printed_api_key(demo: Demo) -> None:
     assert f"curl -s 'http://127.0.0.1:{demo.port}/api/tasks'" in demo.screen
-    ids = demo.command("seed_demo", "--json")
+    ids = demo.run_command("seed_demo", "--json")
     key = ids["accounts"]["alice"]["api_key"]
     assert key in demo.screen
     status, body = demo.get("/api/tasks", key)
@@ -126,22 +126,22 @@ def test_its_people_read_their_tasks_and_runs(demo: Demo) -> None:
     assert (status, set(body)) == (401, {"status", "error"})
 
 
-def test_a_body_without_its_length_is_read(demo: Demo) -> None:
-    ids = demo.command("seed_demo", "--json")
-    one, other = ids["tasks"]["New release radar"], ids["tasks"]["Short video ideas"]
+def test_a_chunked_request_body_is_read(demo: Demo) -> None:
+    ids = demo.run_command("seed_demo", "--json")
+    first, second = ids["tasks"]["New release radar"], ids["tasks"]["Short video ideas"]
     headers = {"x-api-key": ids["accounts"]["alice"]["api_key"], "content-type": "application/json"}
     statuses = []
-    for query, task_id in ((f"?id={one}", other), ("", other)):
+    for query, task_id in ((f"?id={first}", second), ("", second)):
         with closing(HTTPConnection("127.0.0.1", demo.port, timeout=10)) as connection:
-            body = iter([json.dumps({"id": task_id}).encode()])
-            connection.request("DELETE", f"/api/tasks{query}", body=body, headers=headers, encode_chunked=True)
+            chunks = iter([json.dumps({"id": task_id}).encode()])
+            connection.request("DELETE", f"/api/tasks{query}", body=chunks, headers=headers, encode_chunked=True)
             statuses.append(connection.getresponse().status)
     assert statuses == [400, 200]
-    _, left = demo.get("/api/tasks", ids["accounts"]["alice"]["api_key"])
-    assert one in {task["id"] for task in left["tasks"]}
+    _, body = demo.get("/api/tasks", ids["accounts"]["alice"]["api_key"])
+    assert first in {task["id"] for task in body["tasks"]}
 
 
-def test_a_malformed_header_is_neither_logged_nor_repeated(demo: Demo) -> None:
+def test_a_malformed_header_with_an_api_key_is_neither_logged_nor_repeated(demo: Demo) -> None:
     with socket.create_connection(("127.0.0.1", demo.port)) as connection:
         connection.sendall(
             b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nAuthorization Bearer recoup_sk_secret\r\n\r\n"
@@ -155,7 +155,7 @@ def test_a_malformed_header_is_neither_logged_nor_repeated(demo: Demo) -> None:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
-def test_it_leaves_nothing_running_however_it_ends(demo: Demo, ending: signal.Signals) -> None:
+def test_the_demo_leaves_no_process_running_after_any_signal(demo: Demo, ending: signal.Signals) -> None:
     pids = demo.descendants()
     assert len(pids) >= 4, "the demo, the stand-in, gunicorn and its workers"
     demo.process.send_signal(ending)
@@ -163,18 +163,18 @@ def test_it_leaves_nothing_running_however_it_ends(demo: Demo, ending: signal.Si
     wait_until_gone(pids, demo.port)
 
 
-def test_a_used_port_is_said_before_anything_else(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_is_created(tmp_path: Path) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)), Demo(tmp_path, port) as demo:
-        assert demo.process.wait(WITHIN) == 1
-    assert f"Port {port} is in use: PORT={port + 1} make demo" in demo.screen
+        assert demo.process.wait(EXIT_TIMEOUT) == 1
+    assert f"Port {port} is in use. Try: PORT={port + 1} make demo" in demo.screen
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_demo_works_on_what_the_first_left(tmp_path: Path) -> None:
+def test_a_second_demo_works_with_the_data_of_the_first(tmp_path: Path) -> None:
     for _ in range(2):
         with Demo(tmp_path, free_port()) as demo:
-            key = demo.command("seed_demo", "--json")["accounts"]["alice"]["api_key"]
+            key = demo.run_command("seed_demo", "--json")["accounts"]["alice"]["api_key"]
             assert demo.get("/api/tasks", key)[0] == 200
             demo.process.terminate()
-            assert demo.process.wait(WITHIN) == 0
+            assert demo.process.wait(EXIT_TIMEOUT) == 0

@@ -1,4 +1,4 @@
-"""The whole service on this machine: the stand-in and gunicorn as children of this one process, which ends both."""
+"""Runs the whole service on this machine. This process starts the stand-in and gunicorn, and stops both."""
 
 import os
 import signal
@@ -22,62 +22,62 @@ from demo.management.commands.seed_demo import refuse_real_trigger
 
 HOST = "127.0.0.1"
 STANDIN_PORT = 3040
-START_WITHIN = 60.0
-STOP_WITHIN = 10.0
-POLL = 0.1
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 10.0
+POLL_INTERVAL = 0.1
 SCREEN = """
   Recoup Tasks   http://{host}:{port}/api/docs/
   Admin site     http://{host}:{port}/admin/   ({staff_name}, password {staff_password})
-  Trigger.dev    {standin}   (a stand-in that runs nothing: /standin/asked)
+  Trigger.dev    {standin}   (a stand-in that runs no tasks, see /standin/asked)
 
-  Alice's tasks, with their last runs and next times:
+  List Alice's tasks with their recent runs and next times:
     curl -s 'http://{host}:{port}/api/tasks' -H 'x-api-key: {alice}'
 
-  Alice's runs, and the one that is being made at this moment:
+  List Alice's runs, and show the one that is executing now:
     curl -s 'http://{host}:{port}/api/tasks/runs?limit=3' -H 'x-api-key: {alice}'
     curl -s 'http://{host}:{port}/api/tasks/runs?runId={run}' -H 'x-api-key: {alice}'
-  The same, once something has become of it, and after 25 seconds at the latest:
+  The same with long polling: answers when the run changes, after 25 seconds at the latest:
     curl -s 'http://{host}:{port}/api/tasks/runs?runId={run}&wait=25' -H 'x-api-key: {alice}'
 
-  Bob shares her organization and may look, Charlie may not:
+  Bob shares her organization and may read her tasks. Charlie gets a 403:
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {bob}'
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'x-api-key: {charlie}'
 
-  Alice pauses her morning report, and takes it up again with true:
+  Pause Alice's morning report ("enabled": true resumes it):
     curl -s -X PATCH 'http://{host}:{port}/api/tasks' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
       -d '{{"id": "{task}", "enabled": false}}'
 
-  When a schedule would run, and the same report once, now:
+  Preview the next times of a schedule, and run the morning report once now:
     curl -s -G 'http://{host}:{port}/api/tasks/preview' -H 'x-api-key: {alice}' --data-urlencode 'schedule=0 9 * * 1-5'
     curl -s -X POST 'http://{host}:{port}/api/tasks/runs' -H 'x-api-key: {alice}' -H 'content-type: application/json' \\
       -d '{{"id": "{task}"}}'
 
-  Is Trigger.dev what the tasks say?
+  Compare all tasks with their schedules at Trigger.dev:
     TRIGGER_API_URL={standin} .venv/bin/python manage.py sync_schedules --full --dry-run
 
-  Dora is an admin:
+  Dora is an admin and may read all tasks:
     curl -s 'http://{host}:{port}/api/tasks?account_id={alice_id}' -H 'Authorization: Bearer {dora}'
 
-  Is the service ready, and what has it asked of Trigger.dev?
+  Readiness, and metrics of the calls to Trigger.dev:
     curl -s 'http://{host}:{port}/readyz'
     curl -s 'http://{host}:{port}/metrics' | grep recoup_
 
-  Ctrl-C ends it. What you changed stays for the next time.
+  Ctrl-C stops the demo. Your changes are kept for the next start.
 """
 
 
 class Stopped(Exception):
-    """Somebody ended the demo, or one of its processes ended by itself."""
+    """The demo was stopped, or one of its processes has ended."""
 
 
 class Command(BaseCommand):
-    help = "Run the service with example data and a stand-in for Trigger.dev. Ctrl-C ends all of it."
+    help = "Run the service with example data and a stand-in for Trigger.dev. Ctrl-C stops everything."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        refuse_used_port(settings.PORT)
+        refuse_port_in_use(settings.PORT)
         refuse_real_trigger()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, stop)
+            signal.signal(number, handle_signal)
         children: list[subprocess.Popen[str]] = []
         try:
             call_command("migrate", verbosity=0)
@@ -87,25 +87,25 @@ class Command(BaseCommand):
             if str(reason):
                 raise CommandError(str(reason)) from None
         finally:
-            end(children)
+            stop_children(children)
 
     def run_children(self, children: list[subprocess.Popen[str]]) -> None:
         port = str(STANDIN_PORT if is_free(STANDIN_PORT) else 0)
-        standin = start(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", port], {})
+        standin = start_child(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", port], {})
         url = read_line(standin)
         environment = {"TRIGGER_API_URL": url, "HOST": HOST, "PORT": str(settings.PORT), "LOG_LEVEL": "WARNING"}
         environment |= {"MALLOC_ARENA_MAX": "2"}
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
-        start(children, command, environment, quiet=False)
+        start_child(children, command, environment, quiet=False)
         wait_until_serving(children)
-        self.stdout.write(screen(url))
+        self.stdout.write(screen_text(url))
         self.stdout.flush()
         while True:
-            refuse_dead(children)
-            time.sleep(POLL)
+            check_children(children)
+            time.sleep(POLL_INTERVAL)
 
 
-def stop(number: int, frame: FrameType | None) -> NoReturn:
+def handle_signal(number: int, frame: FrameType | None) -> NoReturn:
     for ending in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(ending, signal.SIG_IGN)
     raise Stopped
@@ -121,16 +121,16 @@ def is_free(port: int) -> bool:
         return True
 
 
-def refuse_used_port(port: int) -> None:
+def refuse_port_in_use(port: int) -> None:
     if not is_free(port):
-        raise CommandError(f"Port {port} is in use: PORT={port % 65535 + 1} make demo")
+        raise CommandError(f"Port {port} is in use. Try: PORT={port % 65535 + 1} make demo")
 
 
-def start(
+def start_child(
     children: list[subprocess.Popen[str]], command: list[str], environment: Mapping[str, str], *, quiet: bool = True
 ) -> subprocess.Popen[str]:
-    """In a session of its own, so that a Ctrl-C reaches only us; the pipe tells it should we be killed."""
-    child = subprocess.Popen(  # noqa: S603  our own command
+    """Starts a child in its own session, so Ctrl-C reaches only the demo. Its pipe closes if the demo is killed."""
+    child = subprocess.Popen(  # noqa: S603  a fixed command
         command,
         cwd=settings.BASE_DIR,
         env={**os.environ, **environment, "STOP_WITH_PARENT": "1"},
@@ -151,36 +151,36 @@ def read_line(child: subprocess.Popen[str]) -> str:
 
 
 def wait_until_serving(children: list[subprocess.Popen[str]]) -> None:
-    until = time.monotonic() + START_WITHIN
-    while time.monotonic() < until:
-        refuse_dead(children)
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        check_children(children)
         try:
             with socket.create_connection((HOST, settings.PORT), timeout=1):
                 return
         except OSError:
-            time.sleep(POLL)
-    raise Stopped(f"The service did not start within {START_WITHIN:.0f} seconds.")
+            time.sleep(POLL_INTERVAL)
+    raise Stopped(f"The service did not start within {START_TIMEOUT:.0f} seconds.")
 
 
-def refuse_dead(children: list[subprocess.Popen[str]]) -> None:
+def check_children(children: list[subprocess.Popen[str]]) -> None:
     for child in children:
         if child.poll() is not None:
-            raise Stopped(f"A process of the demo has ended by itself, with status {child.returncode}.")
+            raise Stopped(f"A process of the demo ended unexpectedly with exit status {child.returncode}.")
 
 
-def end(children: list[subprocess.Popen[str]]) -> None:
+def stop_children(children: list[subprocess.Popen[str]]) -> None:
     for child in children:
         child.terminate()
-    until = time.monotonic() + STOP_WITHIN
+    deadline = time.monotonic() + STOP_TIMEOUT
     for child in children:
         try:
-            child.wait(timeout=max(0.1, until - time.monotonic()))
+            child.wait(timeout=max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
 
 
-def screen(standin_url: str) -> str:
+def screen_text(standin_url: str) -> str:
     return SCREEN.format(
         host=HOST,
         port=settings.PORT,

@@ -1,4 +1,4 @@
-"""Starts the stand-in for Trigger.dev on this machine. For development: it runs no task."""
+"""Starts the stand-in for Trigger.dev on this machine. It is for development, and runs no tasks."""
 
 import signal
 import sys
@@ -17,17 +17,22 @@ from demo.standin.server import StandinServer
 from demo.standin.standin import Standin
 from demo.standin.state import State
 
-FIRE_EVERY = 0.5
+FIRE_INTERVAL = 0.5
 ENVIRONMENT = {"id": "cmstandin0000000000000001", "name": "prod"}
 
 
 class Command(BaseCommand):
-    help = "Serve a development stand-in for Trigger.dev on 127.0.0.1. It answers like the real one, and runs nothing."
+    help = "Serve a development stand-in for Trigger.dev on 127.0.0.1. It runs no tasks."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, default=3040, help="0 takes a free one (default: %(default)s)")
-        parser.add_argument("--folder", type=Path, default=settings.STANDIN_FOLDER, help="where it remembers")
-        parser.add_argument("--rate-limit", type=int, default=750, help="requests in its bucket; 0 for no limit")
+        parser.add_argument("--port", type=int, default=3040, help="0 chooses a free port (default: %(default)s)")
+        parser.add_argument("--folder", type=Path, default=settings.STANDIN_FOLDER, help="where to store its state")
+        parser.add_argument(
+            "--rate-limit",
+            type=int,
+            default=750,
+            help="requests per key in the token bucket; 0 disables the rate limit",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         state = State(options["folder"])
@@ -35,7 +40,7 @@ class Command(BaseCommand):
         try:
             server = StandinServer(standin, port=options["port"])
         except OSError as error:
-            sys.exit(f"Port {options['port']} cannot be used: {error.strerror}. Choose another one with --port.")
+            sys.exit(f"Port {options['port']} cannot be used: {error.strerror}. Choose another port with --port.")
         if settings.STOP_WITH_PARENT:
             exit_with_parent()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -54,4 +59,4 @@ class Command(BaseCommand):
 def keep_firing(state: State) -> None:
     while True:
         fire_due(state)
-        time.sleep(FIRE_EVERY)
+        time.sleep(FIRE_INTERVAL)

@@ -1,6 +1,6 @@
-"""Fills the database, and the stand-in for Trigger.dev, with people, artists, tasks and runs that a label would have.
+"""Fills the database and the stand-in for Trigger.dev with people, artists, tasks and runs of music labels.
 
-Everything has a fixed id, so that seeding again adds only the runs that have come due since.
+Every object has a fixed id, so seeding again adds only the runs that have become due since the last time.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from accounts import staff
 from accounts.credentials import api_keys
 from accounts.models import Account, AccountEmail, ApiKey, ArtistLink, Membership, Organization
 from demo.data import ADMIN_ORGANIZATION, ARTISTS, ORGANIZATIONS, PEOPLE, RUN_IDS, TASKS, DemoTask, id_of, upstream_id
-from demo.standin.run_json import moment
+from demo.standin.run_json import iso_timestamp
 from demo.standin.schedules import next_fire
 from demo.standin.state import StandinRun, StandinSchedule, State
 from tasks import cron
@@ -32,7 +32,9 @@ from tasks.models import Task
 
 
 class Command(BaseCommand):
-    help = "Add the demo's people, tasks and runs. Only where Trigger.dev is on this machine: its keys are public."
+    help = (
+        "Add the people, tasks and runs of the demo. Refused with a real Trigger.dev, because the demo keys are public."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print ids and keys as JSON, for scripts")
@@ -54,7 +56,7 @@ class Command(BaseCommand):
         ):
             state.add_run(run)
         state.close()
-        self.stdout.write(json.dumps(ids_and_keys(), indent=2) if options["json"] else "The demo's data is there.")
+        self.stdout.write(json.dumps(ids_and_keys(), indent=2) if options["json"] else "Demo data added.")
 
 
 def refuse_real_trigger() -> None:
@@ -76,7 +78,7 @@ def ids_and_keys() -> dict[str, Any]:
 
 
 def seed_staff() -> None:
-    """One user of the admin site, who `accounts.staff` only lets in beside a local Trigger.dev."""
+    """The user of the admin site. `accounts.staff` lets this user log in only with a local Trigger.dev."""
     users = get_user_model().objects
     if not users.filter(username=staff.DEMO_NAME).exists():
         users.create_superuser(staff.DEMO_NAME, password=staff.DEMO_PASSWORD)
@@ -107,7 +109,7 @@ def seed_person(person: str, organization: Organization) -> None:
 
 
 def seed_task(task: DemoTask, *, at: datetime) -> None:
-    """A task that is there already stays as it is: somebody may have tried things with it."""
+    """Creates the task. An existing task is not changed, because a user of the demo may have edited it."""
     created = at - timedelta(days=210 - TASKS.index(task))
     Task.objects.get_or_create(
         id=id_of(task.title),
@@ -132,7 +134,7 @@ def schedule_id(task: DemoTask) -> str:
 
 
 def seed_schedule(state: State, task: DemoTask, *, at: datetime) -> None:
-    """The schedule of a task that is as it was seeded; one that a visitor changed or deleted stays so."""
+    """Creates the schedule of a task. Schedules that exist, and schedules of deleted tasks, are left unchanged."""
     if state.schedule(schedule_id(task)) or not Task.objects.living().filter(pk=id_of(task.title)).exists():
         return
     schedule = StandinSchedule(
@@ -150,15 +152,15 @@ def seed_schedule(state: State, task: DemoTask, *, at: datetime) -> None:
 
 
 def scheduled_runs(task: DemoTask, *, at: datetime) -> Iterator[StandinRun]:
-    """The last runs that came due before `at`; a paused task has not run for three weeks."""
+    """The last eight runs that were due before `at`. A paused task has not run for three weeks."""
     end = at if task.enabled is not False else at - timedelta(days=21)
     expression, zone = parse(task.schedule), ZoneInfo(task.timezone)
     fired = list(takewhile(lambda due: due < end, times(expression, zone, after=end - timedelta(days=180))))[-8:]
-    for former, due in zip([None, *fired], fired, strict=False):
-        yield scheduled_run(task, due, former)
+    for previous, due in zip([None, *fired], fired, strict=False):
+        yield scheduled_run(task, due, previous)
 
 
-def scheduled_run(task: DemoTask, due: datetime, former: datetime | None) -> StandinRun:
+def scheduled_run(task: DemoTask, due: datetime, previous: datetime | None) -> StandinRun:
     task_id = str(id_of(task.title))
     fails = int(hashlib.sha256(f"{task.title} {due}".encode()).hexdigest(), 16) % 7 == 0
     return StandinRun(
@@ -180,24 +182,26 @@ def scheduled_run(task: DemoTask, due: datetime, former: datetime | None) -> Sta
         payload={
             "scheduleId": schedule_id(task),
             "type": "IMPERATIVE",
-            "timestamp": moment(due.timestamp()),
-            "lastTimestamp": moment(former.timestamp()) if former else None,
+            "timestamp": iso_timestamp(due.timestamp()),
+            "lastTimestamp": iso_timestamp(previous.timestamp()) if previous else None,
             "externalId": task_id,
             "timezone": task.timezone,
-            "upcoming": [moment(time.timestamp()) for time in cron.next_times(task.schedule, task.timezone, after=due)],
+            "upcoming": [
+                iso_timestamp(time.timestamp()) for time in cron.next_times(task.schedule, task.timezone, after=due)
+            ],
         },
     )
 
 
 def remove_if_ended(state: State, run_id: str) -> None:
-    """A visitor of the second demo too should find a run under way."""
+    """Removes the run, so that each start of the demo has a run that is still executing."""
     run = state.run(run_id)
     if run and run.created + run.ends_after < state.now:
         state.remove_run(run_id)
 
 
 def content_runs(*, at: datetime) -> list[StandinRun]:
-    """Runs that agents started without a schedule: they carry their account's tag."""
+    """Runs that agents started without a schedule. They carry the tag of their account."""
     alice, charlie = f"account:{id_of('alice')}", f"account:{id_of('charlie')}"
     earlier = datetime(at.year, at.month, at.day, tzinfo=UTC).timestamp() - 20 * 3600
     video = {
@@ -207,18 +211,23 @@ def content_runs(*, at: datetime) -> list[StandinRun]:
         "template": "artist-caption-bedroom",
         "lipsync": False,
     }
-    broken = {"name": "Error", "message": "No song was found for the artist", "stackTrace": "Error: no song"}
-    make = "create-content"
+    missing_song = {"name": "Error", "message": "No song was found for the artist", "stackTrace": "Error: no song"}
+    task = "create-content"
     batch = RUN_IDS["batch"]
     return [
         StandinRun(
-            make, earlier, RUN_IDS["finished video"], tags=[alice], has_output=True, output=video, ends_after=95
+            task, earlier, RUN_IDS["finished video"], tags=[alice], has_output=True, output=video, ends_after=95
         ),
         StandinRun(
-            make, earlier + 600, RUN_IDS["failed video"], tags=[alice], ends_as="COMPLETED_WITH_ERRORS", error=broken
+            task,
+            earlier + 600,
+            RUN_IDS["failed video"],
+            tags=[alice],
+            ends_as="COMPLETED_WITH_ERRORS",
+            error=missing_song,
         ),
         StandinRun(
-            make,
+            task,
             at.timestamp(),
             RUN_IDS["video in the making"],
             starts_after=20,
@@ -230,9 +239,9 @@ def content_runs(*, at: datetime) -> list[StandinRun]:
         StandinRun("setup-sandbox", earlier + 1200, RUN_IDS["sandbox"], tags=[charlie], has_output=True, output=None),
         StandinRun("run-batch", earlier + 1800, batch, tags=[alice], has_output=True, output={"videos": 2}),
         StandinRun(
-            make, earlier + 1801, upstream_id("run_c", "child", 24), tags=[alice], parent_id=batch, root_id=batch
+            task, earlier + 1801, upstream_id("run_c", "child", 24), tags=[alice], parent_id=batch, root_id=batch
         ),
         StandinRun(
-            make, earlier + 1801, RUN_IDS["batch child of charlie"], tags=[charlie], parent_id=batch, root_id=batch
+            task, earlier + 1801, RUN_IDS["batch child of charlie"], tags=[charlie], parent_id=batch, root_id=batch
         ),
     ]

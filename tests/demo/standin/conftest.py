@@ -1,4 +1,4 @@
-"""A stand-in on a clock that stands still until a test moves it."""
+"""A stand-in for Trigger.dev, with a clock that only the test moves."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The stand-in's cron, held to the verdicts of the real cron-parser and cronstrue."""
+"""The stand-in's cron expressions, compared with recorded verdicts of the real cron-parser and cronstrue."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from demo.standin.zone_names import ZONE_NAMES
 from tests.demo.standin.conftest import HEADERS, Clock
 
 VERDICTS = Path(__file__).parents[2] / "data" / "cron-verdicts.jsonl"
-# The verdicts hold the two times that follow this one.
+# Each accepted expression is recorded with its next two times after this one.
 AT = datetime(2026, 11, 26, tzinfo=UTC)
 VERDICT_OF_STATUS = {200: "accepted", 422: "refused", 500: "breaks"}
 
@@ -27,18 +27,18 @@ def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in VERDICTS.read_text().splitlines()]
 
 
-def answer(standin: Standin, expression: str) -> tuple[str, str]:
+def create_schedule(standin: Standin, expression: str) -> tuple[str, str]:
     """(verdict, body) of a request that creates a schedule with the expression."""
     body = {"task": "customer-prompt-task", "cron": expression, "deduplicationKey": "k"}
     reply = standin.answer(Request("POST", "/api/v1/schedules", HEADERS, json.dumps(body).encode()))
     return VERDICT_OF_STATUS[reply.status], reply.body.decode()
 
 
-def test_every_recorded_cron_verdict_is_the_status_of_the_answer(
+def test_creating_a_schedule_gives_the_recorded_verdict_for_every_cron_expression(
     standin: Standin, clock: Clock, rows: list[dict[str, Any]]
 ) -> None:
     clock.now, standin.rate_limit = AT, 0
-    answers = {row["cron"]: answer(standin, row["cron"]) for row in rows}
+    answers = {row["cron"]: create_schedule(standin, row["cron"]) for row in rows}
     wrong = {row["cron"]: row["verdict"] for row in rows if answers[row["cron"]][0] != row["verdict"]}
     assert wrong == {}
     assert Counter(verdict for verdict, _ in answers.values()) == {"refused": 3421, "accepted": 1597, "breaks": 77}
@@ -46,7 +46,9 @@ def test_every_recorded_cron_verdict_is_the_status_of_the_answer(
     assert all(body.startswith('{"error":"Invalid cron expression: ') for body in refusals)
 
 
-def test_the_next_two_times_of_every_accepted_cron_agree_with_cron_parser(rows: list[dict[str, Any]]) -> None:
+def test_the_next_two_times_of_every_accepted_cron_expression_agree_with_cron_parser(
+    rows: list[dict[str, Any]],
+) -> None:
     wrong = {row["cron"] for row in rows if "next" in row and next_two(row["cron"]) != row["next"]}
     assert wrong == set()
 
@@ -56,7 +58,7 @@ def next_two(expression: str) -> list[str]:
     return [time.isoformat(timespec="milliseconds").replace("+00:00", "Z") for time in times]
 
 
-def test_every_accepted_cron_has_a_description(rows: list[dict[str, Any]]) -> None:
+def test_every_accepted_cron_expression_has_a_description(rows: list[dict[str, Any]]) -> None:
     assert all(cron.describe(row["cron"]) for row in rows if row["verdict"] == "accepted")
 
 
@@ -76,7 +78,7 @@ def test_every_accepted_cron_has_a_description(rows: list[dict[str, Any]]) -> No
         ("", "Invalid cron expression"),
     ],
 )
-def test_a_refused_cron_says_what_is_invalid(expression: str, reason: str) -> None:
+def test_a_refused_cron_expression_has_the_message_of_cron_parser(expression: str, reason: str) -> None:
     with pytest.raises(cron.InvalidCronError) as caught:
         cron.check(expression, at=AT)
     assert str(caught.value) == reason
@@ -87,14 +89,14 @@ HUGE = ["1," * 20_000 + "1 * * * *", "0 9 * * " + "1L," * 5_000 + "1L", "9" * 9_
 
 
 @pytest.mark.parametrize("expression", NEVER_FIRES)
-def test_a_cron_that_never_fires_breaks_and_has_no_next_time(expression: str) -> None:
+def test_a_cron_expression_that_never_fires_is_broken_and_has_no_next_time(expression: str) -> None:
     with pytest.raises(cron.BrokenCronError):
         cron.check(expression, at=AT)
     assert cron.next_times(expression, "Europe/London", after=AT) == []
 
 
 @pytest.mark.parametrize("expression", [*NEVER_FIRES, *HUGE], ids=lambda text: text[:20])
-def test_no_cron_takes_long(expression: str) -> None:
+def test_no_cron_expression_takes_long_to_check(expression: str) -> None:
     started = time.process_time()
     try:
         cron.check(expression, at=AT)
@@ -118,7 +120,7 @@ def clock_changes() -> Iterator[tuple[str, datetime]]:
 
 
 @pytest.mark.parametrize("expression", ["* * * * *", "0 * * * *", "0 0 * * *", "30 1 * * *", "15,45 2 * * *"])
-def test_times_go_forward_where_clocks_change(expression: str) -> None:
+def test_next_times_increase_across_daylight_saving_changes(expression: str) -> None:
     for zone, after in clock_changes():
         times = cron.next_times(expression, zone, after=after, count=1_700 if expression[0] == "*" else 50)
         assert times == sorted(set(times))
@@ -126,14 +128,14 @@ def test_times_go_forward_where_clocks_change(expression: str) -> None:
         assert all(time.tzinfo is UTC for time in times)
 
 
-def test_every_zone_name_has_next_times() -> None:
+def test_every_time_zone_has_next_times() -> None:
     for zone in ZONE_NAMES:
         (first,) = cron.next_times("0 9 * * *", zone, after=AT, count=1)
         assert AT < first <= AT + timedelta(days=1)
 
 
 @pytest.mark.parametrize(
-    ("expression", "words"),
+    ("expression", "description"),
     [
         ("0 9 * * 1-5", "At 09:00 AM, Monday through Friday"),
         ("\ufeff0 9 L * *\n", "At 09:00 AM, on the last day of the month"),
@@ -141,5 +143,5 @@ def test_every_zone_name_has_next_times() -> None:
         ("0- 9 * * *", "0- 9 * * *"),
     ],
 )
-def test_the_description_is_english_or_the_expression(expression: str, words: str) -> None:
-    assert cron.describe(expression) == words
+def test_the_description_is_english_or_the_cron_expression(expression: str, description: str) -> None:
+    assert cron.describe(expression) == description

@@ -1,4 +1,4 @@
-"""The stand-in is as faithful as the recordings can tell."""
+"""The stand-in's runs, compared with the recordings of the real server."""
 
 import json
 from datetime import timedelta
@@ -13,12 +13,12 @@ from demo.standin.state import StandinRun, State
 from tests import recordings
 from tests.demo.standin.conftest import HEADERS, NOW, Clock
 
-# Without these the official SDK refuses the answer.
+# The official SDK rejects a run without these keys.
 SDK_KEYS = {"id", "status", "taskIdentifier", "isTest", "createdAt", "updatedAt", "tags", *FLAGS}
 SDK_KEYS |= {"costInCents", "baseCostInCents", "durationMs"}
 
 
-def ask(standin: Standin, target: str, *, method: str = "GET", body: Any = None, **headers: str) -> Reply:
+def send(standin: Standin, target: str, *, method: str = "GET", body: Any = None, **headers: str) -> Reply:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return standin.answer(Request(method, target, {**HEADERS, **headers}, raw))
 
@@ -28,14 +28,14 @@ def body_of(reply: Reply) -> Any:
     return json.loads(reply.body)
 
 
-def add(standin: Standin, **fields: Any) -> StandinRun:
+def add_run(standin: Standin, **fields: Any) -> StandinRun:
     age = fields.pop("age", 60)
     return standin.state.add_run(StandinRun(fields.pop("task", "create-content"), standin.state.now - age, **fields))
 
 
 # --- Against the recordings ------------------------------------------------------------------------------------------
 
-SAME = [
+EXACT_REPLIES = [
     "run_get_unknown",
     "run_get_malformed",
     "run_get_v1_path",
@@ -54,13 +54,13 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("name", SAME)
-def test_it_refuses_as_recorded(standin: Standin, name: str) -> None:
+@pytest.mark.parametrize("name", EXACT_REPLIES)
+def test_a_refusal_equals_the_recording(standin: Standin, name: str) -> None:
     method, target = recordings.target(name)
     request = recordings.recording(name)["request"]
     body = json.dumps(request["body"]).encode() if request["body"] is not None else b"not json"
     headers = request["headers"]
-    if name.endswith("wrong_key"):  # the recordings name no real key
+    if name.endswith("wrong_key"):  # the recordings contain no real API key
         headers = {**headers, "Authorization": "Bearer tr_prod_wrong"}
     reply = standin.answer(Request(method, target, headers, body))
     status, headers, expected = recordings.reply(name)
@@ -71,7 +71,7 @@ def test_it_refuses_as_recorded(standin: Standin, name: str) -> None:
     assert ("x-ratelimit-limit" in reply.headers) == ("x-ratelimit-limit" in headers)
 
 
-LIKE_THE_RECORDED: dict[str, dict[str, Any]] = {
+SIMILAR_RUNS: dict[str, dict[str, Any]] = {
     "run_get_01_PENDING_noversion": {"stuck_as": "PENDING", "ttl": "10m"},
     "run_get_03_EXECUTING_noversion": {"stuck_as": "EXECUTING"},
     "run_get_05_WAITING_TO_RESUME_noversion": {"stuck_as": "WAITING_TO_RESUME"},
@@ -85,10 +85,10 @@ LIKE_THE_RECORDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", LIKE_THE_RECORDED)
+@pytest.mark.parametrize("name", SIMILAR_RUNS)
 def test_a_run_has_the_recorded_keys_in_their_order(standin: Standin, name: str) -> None:
     recorded = recordings.recording(name)["response"]["body"]
-    run = add(
+    run = add_run(
         standin,
         task=recorded["taskIdentifier"],
         tags=recorded["tags"],
@@ -96,9 +96,9 @@ def test_a_run_has_the_recorded_keys_in_their_order(standin: Standin, name: str)
         schedule=recorded.get("schedule"),
         error=recorded.get("error"),
         metadata=recorded.get("metadata"),
-        **LIKE_THE_RECORDED[name],
+        **SIMILAR_RUNS[name],
     )
-    shown = body_of(ask(standin, f"/api/v3/runs/{run.id}"))
+    shown = body_of(send(standin, f"/api/v3/runs/{run.id}"))
     assert list(shown) == list(recorded)
     same = ("status", "taskIdentifier", "tags", "payload", "triggerFunction", "attempts", *FLAGS)
     assert {key: shown[key] for key in same} == {key: recorded[key] for key in same}
@@ -108,8 +108,8 @@ def test_a_run_has_the_recorded_keys_in_their_order(standin: Standin, name: str)
 
 def test_a_list_item_has_the_recorded_keys_in_order(standin: Standin) -> None:
     (recorded, *_) = recordings.recording("runs_list_filter_schedule_REAL")["response"]["body"]["data"]
-    add(standin, task="customer-prompt-task", kind="SCHEDULED", stuck_as="PENDING", schedule={"id": "sched_x"})
-    (shown,) = body_of(ask(standin, "/api/v1/runs?filter[schedule]=sched_x"))["data"]
+    add_run(standin, task="customer-prompt-task", kind="SCHEDULED", stuck_as="PENDING", schedule={"id": "sched_x"})
+    (shown,) = body_of(send(standin, "/api/v1/runs?filter[schedule]=sched_x"))["data"]
     assert list(shown) == list(recorded)
     assert {key: type(value) for key, value in shown.items()} == {
         key: type(value) for key, value in recorded.items()
@@ -122,12 +122,12 @@ def test_a_list_item_has_the_recorded_keys_in_order(standin: Standin) -> None:
 
 @pytest.mark.parametrize("stored", STATUSES)
 @pytest.mark.parametrize("versioned", [True, False])
-def test_every_status_has_what_the_sdk_insists_on(standin: Standin, stored: str, versioned: bool) -> None:
-    run = add(standin, stuck_as=stored)
+def test_every_run_status_has_the_keys_that_the_sdk_needs(standin: Standin, stored: str, versioned: bool) -> None:
+    run = add_run(standin, stuck_as=stored)
     headers = {"x-trigger-api-version": API_VERSION if versioned else "1999-01-01"}
-    shown = body_of(ask(standin, f"/api/v3/runs/{run.id}", **headers))
+    shown = body_of(send(standin, f"/api/v3/runs/{run.id}", **headers))
     assert set(shown) >= SDK_KEYS | {"depth", "triggerFunction", "relatedRuns"}
-    (item,) = body_of(ask(standin, "/api/v1/runs", **headers))["data"]
+    (item,) = body_of(send(standin, "/api/v1/runs", **headers))["data"]
     assert set(item) >= SDK_KEYS | {"env"}
     expected = STATUSES[stored].versioned if versioned else STATUSES[stored].shown
     assert shown["status"] == item["status"] == expected
@@ -136,96 +136,96 @@ def test_every_status_has_what_the_sdk_insists_on(standin: Standin, stored: str,
 # --- Lists ----------------------------------------------------------------------------------
 
 
-def ids(standin: Standin, query: str) -> list[str]:
-    return [run["id"] for run in body_of(ask(standin, f"/api/v1/runs?{query}"))["data"]]
+def run_ids(standin: Standin, query: str) -> list[str]:
+    return [run["id"] for run in body_of(send(standin, f"/api/v1/runs?{query}"))["data"]]
 
 
-def test_without_a_date_the_list_ends_seven_days_ago(standin: Standin) -> None:
-    old = add(standin, age=10 * 24 * 3600)
-    assert ids(standin, "") == []
-    assert ids(standin, "filter[createdAt][period]=30d") == [old.id]
-    assert ids(standin, f"filter[createdAt][to]={round(NOW.timestamp() * 1000)}") == [old.id]
-    assert ids(standin, "filter[createdAt][period]=nonsense") == [old.id]
-    assert ids(standin, "filter[createdAt][period]=30") == []
-    assert ask(standin, "/api/v1/runs?filter[createdAt][from]=nonsense").status == 400
+def test_a_list_without_a_date_filter_covers_seven_days(standin: Standin) -> None:
+    old = add_run(standin, age=10 * 24 * 3600)
+    assert run_ids(standin, "") == []
+    assert run_ids(standin, "filter[createdAt][period]=30d") == [old.id]
+    assert run_ids(standin, f"filter[createdAt][to]={round(NOW.timestamp() * 1000)}") == [old.id]
+    assert run_ids(standin, "filter[createdAt][period]=nonsense") == [old.id]
+    assert run_ids(standin, "filter[createdAt][period]=30") == []
+    assert send(standin, "/api/v1/runs?filter[createdAt][from]=nonsense").status == 400
 
 
-def test_an_empty_filter_is_none_a_comma_is_an_or_and_the_last_one_wins(standin: Standin) -> None:
-    b, a = add(standin, tags=["b"], age=2), add(standin, tags=["a"], age=1)
-    assert ids(standin, "filter[tag]=") == [a.id, b.id]
-    assert ids(standin, "filter[tag]=a,b") == [a.id, b.id]
-    assert ids(standin, "filter[tag]=,") == []
-    assert ids(standin, "filter[tag]=a&filter[tag]=b") == [b.id]
-    assert ids(standin, "filter[tag]=A") == []
+def test_an_empty_filter_is_ignored_a_comma_means_or_and_the_last_filter_wins(standin: Standin) -> None:
+    b, a = add_run(standin, tags=["b"], age=2), add_run(standin, tags=["a"], age=1)
+    assert run_ids(standin, "filter[tag]=") == [a.id, b.id]
+    assert run_ids(standin, "filter[tag]=a,b") == [a.id, b.id]
+    assert run_ids(standin, "filter[tag]=,") == []
+    assert run_ids(standin, "filter[tag]=a&filter[tag]=b") == [b.id]
+    assert run_ids(standin, "filter[tag]=A") == []
 
 
-def test_filters_are_anded_and_unknown_ones_ignored(standin: Standin) -> None:
-    run = add(standin, tags=["a"], task="one")
-    add(standin, tags=["a"], task="two")
-    assert ids(standin, "filter[tag]=a&filter[taskIdentifier]=one&filter[env]=dev&nonsense=1") == [run.id]
+def test_filters_are_combined_with_and_and_unknown_filters_are_ignored(standin: Standin) -> None:
+    run = add_run(standin, tags=["a"], task="one")
+    add_run(standin, tags=["a"], task="two")
+    assert run_ids(standin, "filter[tag]=a&filter[taskIdentifier]=one&filter[env]=dev&nonsense=1") == [run.id]
 
 
-def test_filter_status_looks_at_the_stored_status(standin: Standin) -> None:
-    waiting, paused = add(standin, stuck_as="WAITING_TO_RESUME", age=1), add(standin, stuck_as="PAUSED", age=2)
-    assert ids(standin, "filter[status]=WAITING") == [waiting.id]
-    assert ids(standin, "filter[status]=FROZEN") == [waiting.id, paused.id]
-    assert ask(standin, "/api/v1/runs?filter[status]=completed").status == 400
+def test_the_status_filter_compares_the_stored_status(standin: Standin) -> None:
+    waiting, paused = add_run(standin, stuck_as="WAITING_TO_RESUME", age=1), add_run(standin, stuck_as="PAUSED", age=2)
+    assert run_ids(standin, "filter[status]=WAITING") == [waiting.id]
+    assert run_ids(standin, "filter[status]=FROZEN") == [waiting.id, paused.id]
+    assert send(standin, "/api/v1/runs?filter[status]=completed").status == 400
 
 
-def test_pages_go_on_where_the_last_one_ended(standin: Standin) -> None:
-    runs = [add(standin, age=age).id for age in range(5)]
-    first = body_of(ask(standin, "/api/v1/runs?page[size]=2"))
-    second = body_of(ask(standin, f"/api/v1/runs?page[size]=2&page[after]={first['pagination']['next']}"))
+def test_cursor_pagination_continues_after_the_last_run(standin: Standin) -> None:
+    runs = [add_run(standin, age=age).id for age in range(5)]
+    first = body_of(send(standin, "/api/v1/runs?page[size]=2"))
+    second = body_of(send(standin, f"/api/v1/runs?page[size]=2&page[after]={first['pagination']['next']}"))
     assert [run["id"] for run in first["data"] + second["data"]] == runs[:4]
-    back = body_of(ask(standin, f"/api/v1/runs?page[size]=2&page[before]={second['pagination']['previous']}"))
+    back = body_of(send(standin, f"/api/v1/runs?page[size]=2&page[before]={second['pagination']['previous']}"))
     assert [run["id"] for run in back["data"]] == runs[1::-1]
     assert "previous" not in first["pagination"]
-    assert ask(standin, "/api/v1/runs?page[after]=garbage").status == 200
+    assert send(standin, "/api/v1/runs?page[after]=garbage").status == 200
 
 
 # --- Time, triggering, limits ----------------------------------------------------------------------------------------
 
 
-def test_a_run_passes_through_its_statuses(standin: Standin, clock: Clock) -> None:
-    started = body_of(ask(standin, "/api/v1/tasks/some-task/trigger", method="POST", body={"payload": {"a": 1}}))
+def test_a_run_moves_through_its_statuses_over_time(standin: Standin, clock: Clock) -> None:
+    started = body_of(send(standin, "/api/v1/tasks/some-task/trigger", method="POST", body={"payload": {"a": 1}}))
     statuses = []
     for _ in range(4):
-        statuses.append(body_of(ask(standin, f"/api/v3/runs/{started['id']}"))["status"])
+        statuses.append(body_of(send(standin, f"/api/v3/runs/{started['id']}"))["status"])
         clock.now += timedelta(seconds=4)
     assert statuses == ["QUEUED", "EXECUTING", "EXECUTING", "COMPLETED"]
 
 
-def test_the_same_idempotency_key_gives_the_same_run(standin: Standin) -> None:
+def test_the_same_idempotency_key_returns_the_same_run(standin: Standin) -> None:
     body = {"payload": {}, "options": {"idempotencyKey": "k", "tags": ["account:x"]}}
-    first, again = (body_of(ask(standin, "/api/v1/tasks/t/trigger", method="POST", body=body)) for _ in range(2))
+    first, again = (body_of(send(standin, "/api/v1/tasks/t/trigger", method="POST", body=body)) for _ in range(2))
     assert (first["isCached"], again["isCached"], first["id"]) == (False, True, again["id"])
 
 
-def test_after_its_schedule_is_deleted_a_run_no_longer_names_it(standin: Standin) -> None:
-    run = add(standin, schedule={"id": "sched_x"}, payload={"scheduleId": "sched_x"})
-    standin.state.forget_runs_of("sched_x")
-    shown = body_of(ask(standin, f"/api/v3/runs/{run.id}"))
+def test_a_run_no_longer_names_its_deleted_schedule(standin: Standin) -> None:
+    run = add_run(standin, schedule={"id": "sched_x"}, payload={"scheduleId": "sched_x"})
+    standin.state.detach_runs("sched_x")
+    shown = body_of(send(standin, f"/api/v3/runs/{run.id}"))
     assert "schedule" not in shown
     assert shown["payload"] == {"scheduleId": "sched_x"}
-    assert ids(standin, "filter[schedule]=sched_x") == []
+    assert run_ids(standin, "filter[schedule]=sched_x") == []
 
 
-def test_the_rate_limit_answers_429_until_it_has_refilled(standin: Standin, clock: Clock) -> None:
+def test_the_rate_limit_gives_429_until_the_bucket_refills(standin: Standin, clock: Clock) -> None:
     standin.rate_limit = 3
-    assert [ask(standin, "/api/v1/runs").status for _ in range(4)] == [200, 200, 200, 429]
-    reply = ask(standin, "/api/v1/runs")
+    assert [send(standin, "/api/v1/runs").status for _ in range(4)] == [200, 200, 200, 429]
+    reply = send(standin, "/api/v1/runs")
     recorded = recordings.recording("ratelimit_default_429")["response"]["body"]
     assert list(json.loads(reply.body)) == list(recorded)
     assert reply.content_type == "application/problem+json; charset=utf-8"
     assert "retry-after" not in {name.lower() for name in reply.headers}
     clock.now += timedelta(seconds=30)
-    assert ask(standin, "/api/v1/runs").status == 200
+    assert send(standin, "/api/v1/runs").status == 200
 
 
-def test_its_state_outlives_it(tmp_path: Any) -> None:
-    state = State(tmp_path)
-    run = state.add_run(StandinRun("t", 1.0, tags=["a"], payload={"x": [1]}))
-    state.close()
-    again = State(tmp_path)
-    assert again.run(run.id) == run
-    again.close()
+def test_the_state_survives_a_restart(tmp_path: Any) -> None:
+    first = State(tmp_path)
+    run = first.add_run(StandinRun("t", 1.0, tags=["a"], payload={"x": [1]}))
+    first.close()
+    second = State(tmp_path)
+    assert second.run(run.id) == run
+    second.close()

@@ -1,4 +1,4 @@
-"""The stand-in over real HTTP, with the real client: what a client sees of each fault."""
+"""The stand-in over real HTTP with the real client: how each fault reaches the client."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from tasks.trigger.client import TriggerClient
 
 @pytest.fixture
 def trigger() -> None:
-    """Real HTTP here, instead of the mock of every other test."""
+    """Overrides the HTTP mock of the other tests, so that these tests use real HTTP."""
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def client(server: StandinServer) -> Iterator[TriggerClient]:
     client.close()
 
 
-def control(server: StandinServer, path: str, body: dict[str, Any]) -> requests.Response:
+def post_control(server: StandinServer, path: str, body: dict[str, Any]) -> requests.Response:
     return requests.post(f"{server.url}/standin/{path}", json=body, timeout=5)
 
 
@@ -46,10 +46,10 @@ def retrieve(client: TriggerClient, run_id: str, *, within: float = 5.0) -> Any:
     return client.retrieve_run(run_id, deadline=time.monotonic() + within)
 
 
-def test_a_run_made_over_http_is_read_back(server: StandinServer, client: TriggerClient) -> None:
-    made = control(server, "runs", {"task": "t", "tags": ["account:x"], "payload": {"é": "🎧"}}).json()
-    assert retrieve(client, made["id"])["payload"] == {"é": "🎧"}
-    assert client.list_runs(tag="account:x", limit=5, deadline=time.monotonic() + 5).runs[0]["id"] == made["id"]
+def test_a_run_created_over_http_can_be_retrieved(server: StandinServer, client: TriggerClient) -> None:
+    run = post_control(server, "runs", {"task": "t", "tags": ["account:x"], "payload": {"é": "🎧"}}).json()
+    assert retrieve(client, run["id"])["payload"] == {"é": "🎧"}
+    assert client.list_runs(tag="account:x", limit=5, deadline=time.monotonic() + 5).runs[0]["id"] == run["id"]
 
 
 @pytest.mark.parametrize(
@@ -67,15 +67,15 @@ def test_a_run_made_over_http_is_read_back(server: StandinServer, client: Trigge
 def test_each_fault_reaches_the_client_as_its_error(
     server: StandinServer, client: TriggerClient, fault: dict[str, Any], kind: type[Exception]
 ) -> None:
-    assert control(server, "faults", fault).status_code == 200
+    assert post_control(server, "faults", fault).status_code == 200
     with pytest.raises(kind):
         retrieve(client, "run_x", within=0.4)
 
 
-def test_a_fault_may_be_for_some_requests_only(server: StandinServer, client: TriggerClient) -> None:
+def test_a_fault_can_be_limited_to_some_requests(server: StandinServer, client: TriggerClient) -> None:
     server.standin.state.add_run(StandinRun("t", time.time(), "run_x"))
-    control(server, "faults", {"kind": "status", "path": "/api/v1/*"})
-    control(server, "faults", {"kind": "garbage", "path": "/api/v3/*", "times": 1})
+    post_control(server, "faults", {"kind": "status", "path": "/api/v1/*"})
+    post_control(server, "faults", {"kind": "garbage", "path": "/api/v3/*", "times": 1})
     with pytest.raises(errors.BrokenAnswer):
         retrieve(client, "run_x")
     assert retrieve(client, "run_x")["id"] == "run_x"
@@ -83,7 +83,7 @@ def test_a_fault_may_be_for_some_requests_only(server: StandinServer, client: Tr
     assert client.list_runs(tag="x", limit=1, deadline=time.monotonic() + 5).runs == []
 
 
-def test_it_counts_what_it_is_asked(server: StandinServer, client: TriggerClient) -> None:
+def test_the_stand_in_counts_its_requests(server: StandinServer, client: TriggerClient) -> None:
     for run_id in ("run_x", "run_y"):
         with pytest.raises(errors.NotFound):
             retrieve(client, run_id)
@@ -92,12 +92,12 @@ def test_it_counts_what_it_is_asked(server: StandinServer, client: TriggerClient
 
 
 @pytest.mark.parametrize("body", [{"kind": "nonsense"}, {}, {"kind": "hang", "nonsense": 1}])
-def test_a_fault_it_does_not_know_is_refused_with_the_reason(server: StandinServer, body: dict[str, Any]) -> None:
-    response = control(server, "faults", body)
+def test_an_unknown_fault_is_refused_with_the_reason(server: StandinServer, body: dict[str, Any]) -> None:
+    response = post_control(server, "faults", body)
     assert (response.status_code, "error" in response.json()) == (400, True)
 
 
-TRICKLES = {
+SLOW_ANSWERS = {
     "a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" "),
     "headers": (b"HTTP/1.1 200 OK\r\n", b"x"),
     "a status line": (b"", b"H"),
@@ -105,47 +105,47 @@ TRICKLES = {
 }
 
 
-def test_what_took_too_long_to_connect_is_not_sent(
+def test_nothing_is_sent_when_connecting_exceeds_the_deadline(
     server: StandinServer, client: TriggerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that we have given up must not take effect."""
-    find = socket.getaddrinfo
+    """A write must not take effect after its caller has timed out."""
+    getaddrinfo = socket.getaddrinfo
 
-    def find_late(*arguments: Any, **more: Any) -> Any:
+    def slow_getaddrinfo(*arguments: Any, **more: Any) -> Any:
         threading.Event().wait(0.2)
-        return find(*arguments, **more)
+        return getaddrinfo(*arguments, **more)
 
-    monkeypatch.setattr(socket, "getaddrinfo", find_late)
+    monkeypatch.setattr(socket, "getaddrinfo", slow_getaddrinfo)
     with pytest.raises(errors.TimedOut):
         client.delete_schedule("sched_x", deadline=time.monotonic() + 0.1)
     assert server.standin.asked["all"] == 0
 
 
-@pytest.mark.parametrize("what", TRICKLES)
-def test_an_answer_that_trickles_in_ends_at_the_deadline(what: str) -> None:
-    head, piece = TRICKLES[what]
+@pytest.mark.parametrize("part", SLOW_ANSWERS)
+def test_a_slow_answer_times_out_at_the_deadline(part: str) -> None:
+    head, piece = SLOW_ANSWERS[part]
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def trickle() -> None:
+    def send_slowly() -> None:
         connection, _ = listener.accept()
         with connection:
             connection.recv(4096)
             try:
                 connection.sendall(head)
-                while not over.wait(0.02):
+                while not is_over.wait(0.02):
                     connection.sendall(piece)
             except OSError:
                 return
 
-    over = threading.Event()
-    thread = threading.Thread(target=trickle)
+    is_over = threading.Event()
+    thread = threading.Thread(target=send_slowly)
     thread.start()
     client = TriggerClient(f"http://127.0.0.1:{listener.getsockname()[1]}", "tr_prod_x")
     started = time.monotonic()
     with pytest.raises(errors.TimedOut):
         retrieve(client, "run_x", within=0.3)
     assert time.monotonic() - started < 3
-    over.set()
+    is_over.set()
     client.close()
     thread.join()
     listener.close()

@@ -1,4 +1,4 @@
-"""GET /api/v1/timezones: the recorded names, for callers without a key too."""
+"""GET /api/v1/timezones: the recorded time zone names, also for callers without an API key."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def names(reply: Reply) -> Any:
     return json.loads(reply.body)["timezones"]
 
 
-def test_the_zone_names_equal_the_recording() -> None:
+def test_the_time_zone_names_equal_the_recording() -> None:
     assert list(ZONE_NAMES) == RECORDED
 
 
@@ -45,6 +45,6 @@ def test_time_zones_do_not_count_against_the_rate_limit(standin: Standin) -> Non
     assert standin.answer(Request("GET", "/api/v1/schedules", HEADERS)).status == 200
 
 
-def test_exclude_utc_drops_utc_only(standin: Standin) -> None:
+def test_exclude_utc_removes_only_utc(standin: Standin) -> None:
     assert names(timezones(standin, "?excludeUtc=true")) == [name for name in RECORDED if name != "UTC"]
     assert names(timezones(standin, "?excludeUtc=false")) == RECORDED
