@@ -1,3 +1,5 @@
+"""The commands of an operator: seed_demo, create_api_key and link_identity."""
+
 import json
 import os
 import subprocess
@@ -23,26 +25,28 @@ def standin_folder(settings: Settings, tmp_path: Any) -> Any:
     return tmp_path
 
 
-def seeded() -> dict[str, Any]:
+def seed_demo() -> dict[str, Any]:
     output = StringIO()
     call_command("seed_demo", "--json", stdout=output)
-    found: dict[str, Any] = json.loads(output.getvalue())
-    return found
+    ids: dict[str, Any] = json.loads(output.getvalue())
+    return ids
 
 
 @pytest.mark.usefixtures("db")
-def test_seeding_again_changes_nothing(standin_folder: Any) -> None:
-    first = seeded()
-    Task.objects.filter(title="New release radar").update(title="Renamed by a visitor")
+def test_seed_demo_twice_changes_nothing(standin_folder: Any) -> None:
+    first = seed_demo()
+    Task.objects.filter(title="New release radar").update(title="Renamed by a user")
     counts = Account.objects.count(), Task.objects.count()
-    assert seeded() == first
+    assert seed_demo() == first
     assert (Account.objects.count(), Task.objects.count()) == counts
-    assert Task.objects.filter(title="Renamed by a visitor").exists()
+    assert Task.objects.filter(title="Renamed by a user").exists()
 
 
 @pytest.mark.usefixtures("db")
-def test_the_demos_people_see_what_they_should(standin_folder: Any, trigger: Standin) -> None:
-    ids = seeded()
+def test_alice_bob_charlie_and_dora_of_the_demo_see_what_access_rules_allow(
+    standin_folder: Any, trigger: Standin
+) -> None:
+    ids = seed_demo()
     trigger.state.close()
     trigger.state = State(standin_folder)
     clients = {name: with_key(account["api_key"]) for name, account in ids["accounts"].items()}
@@ -63,7 +67,7 @@ def test_the_demos_people_see_what_they_should(standin_folder: Any, trigger: Sta
 
 
 @pytest.mark.usefixtures("db")
-def test_demo_data_is_refused_beside_a_real_trigger(settings: Settings) -> None:
+def test_seed_demo_is_refused_with_a_real_trigger(settings: Settings) -> None:
     settings.TRIGGER_IS_LOCAL = False
     with pytest.raises(CommandError, match="keys are public"):
         call_command("seed_demo")
@@ -73,31 +77,31 @@ def test_demo_data_is_refused_beside_a_real_trigger(settings: Settings) -> None:
 # --- Keys and identities ---------------------------------------------------------------------------------------------
 
 
-def run(*arguments: str) -> str:
+def run_command(*arguments: str) -> str:
     output = StringIO()
     call_command(*arguments, stdout=output, stderr=StringIO())
     return output.getvalue().strip()
 
 
-@pytest.mark.parametrize("name", ["alice@example.com", "ALICE@EXAMPLE.COM", "{id}"])
-def test_an_operator_makes_a_key_for_an_account(cast: Cast, name: str) -> None:
-    key = run("create_api_key", name.format(id=cast.alice.pk))
+@pytest.mark.parametrize("account", ["alice@example.com", "ALICE@EXAMPLE.COM", "{id}"])
+def test_an_operator_creates_an_api_key_for_an_account(cast: Cast, account: str) -> None:
+    key = run_command("create_api_key", account.format(id=cast.alice.pk))
     assert with_key(key).get("/api/tasks").status_code == 200
 
 
-def test_a_key_as_json_with_an_end(cast: Cast) -> None:
-    made = json.loads(run("create_api_key", "alice@example.com", "--days", "3", "--name", "Agent", "--json"))
+def test_create_api_key_prints_json_and_sets_an_expiry(cast: Cast) -> None:
+    printed = json.loads(run_command("create_api_key", "alice@example.com", "--days", "3", "--name", "Agent", "--json"))
     key = ApiKey.objects.get()
-    assert made == {"account_id": str(cast.alice.pk), "id": key.pk, "prefix": key.prefix, "key": made["key"]}
+    assert printed == {"account_id": str(cast.alice.pk), "id": key.pk, "prefix": key.prefix, "key": printed["key"]}
     assert key.expires_at is not None
     assert key.name == "Agent"
 
 
-def test_a_first_account_is_made_with_its_key(db: None) -> None:
-    key = run("create_api_key", "first@example.com", "--create", "First Label")
+def test_create_api_key_creates_the_first_account(db: None) -> None:
+    key = run_command("create_api_key", "first@example.com", "--create", "First Label")
     assert with_key(key).get("/api/tasks").status_code == 200
     assert Account.objects.get().name == "First Label"
-    run("create_api_key", "first@example.com", "--create", "Not again")
+    run_command("create_api_key", "first@example.com", "--create", "Not again")
     assert Account.objects.count() == 1
 
 
@@ -112,43 +116,45 @@ def test_a_first_account_is_made_with_its_key(db: None) -> None:
         (["link_identity", "alice@example.com", "", "--issuer", "i"], "must not be empty"),
     ],
 )
-def test_what_cannot_be_done_is_said_and_nothing_is_made(cast: Cast, arguments: list[str], reason: str) -> None:
+def test_invalid_arguments_are_refused_with_the_reason_and_create_nothing(
+    cast: Cast, arguments: list[str], reason: str
+) -> None:
     with pytest.raises(CommandError, match=reason):
-        run(*arguments)
+        run_command(*arguments)
     assert (ApiKey.objects.count(), Identity.objects.count(), Account.objects.count()) == (0, 0, 5)
 
 
-def in_a_process_of_its_own(code: str, **environment: str) -> str:
-    """What it prints: settings are read once, and a worker begins once."""
+def run_in_new_process(code: str, **environment: str) -> str:
+    """The output of Python code in a new process, because settings and workers are initialized once per process."""
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=True)
     return done.stdout
 
 
-def test_the_options_of_a_database_url_hold() -> None:
+def test_options_in_the_database_url_are_used() -> None:
     url = "postgres://u:p@db.example.org/recoup?sslmode=require"
-    show = "from recoup import settings; print(settings.DATABASES['default']['OPTIONS'])"
-    shown = in_a_process_of_its_own(show, DATABASE_URL=url)
-    assert "'sslmode': 'require'" in shown
-    assert "'pool'" in shown
+    code = "from recoup import settings; print(settings.DATABASES['default']['OPTIONS'])"
+    options = run_in_new_process(code, DATABASE_URL=url)
+    assert "'sslmode': 'require'" in options
+    assert "'pool'" in options
 
 
-def test_the_first_requests_of_a_worker_may_come_at_once() -> None:
-    ask = """
+def test_the_first_requests_of_a_worker_may_be_concurrent() -> None:
+    code = """
 import recoup.wsgi
 from concurrent.futures import ThreadPoolExecutor
 from django.test import Client
-def ask(_):
+def get_status(_):
     return Client(raise_request_exception=False).get("/api/schema/", headers={"host": "localhost"}).status_code
-print(*ThreadPoolExecutor(6).map(ask, range(12)))
+print(*ThreadPoolExecutor(6).map(get_status, range(12)))
 """
-    assert set(in_a_process_of_its_own(ask).split()) == {"200"}
+    assert set(run_in_new_process(code).split()) == {"200"}
 
 
-def test_an_identity_is_linked_once(cast: Cast) -> None:
+def test_an_identity_is_linked_to_one_account_only(cast: Cast) -> None:
     arguments = ("link_identity", "alice@example.com", "did:x", "--issuer", "https://i.example", "--json")
-    assert json.loads(run(*arguments))["made"] is True
-    assert json.loads(run(*arguments))["made"] is False
+    assert json.loads(run_command(*arguments))["made"] is True
+    assert json.loads(run_command(*arguments))["made"] is False
     assert Identity.objects.get().account == cast.alice
     with pytest.raises(CommandError, match="is Alice already"):
-        run("link_identity", "bob@example.com", "did:x", "--issuer", "https://i.example")
+        run_command("link_identity", "bob@example.com", "did:x", "--issuer", "https://i.example")

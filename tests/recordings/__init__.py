@@ -1,4 +1,4 @@
-"""Exchanges with a real Trigger.dev server, as JSON: what was asked, and what came back."""
+"""Recorded exchanges with a real Trigger.dev server. Each JSON file holds one request and its response."""
 
 import json
 from pathlib import Path
@@ -17,13 +17,13 @@ def names(prefix: str) -> list[str]:
 
 
 def target(name: str) -> tuple[str, str]:
-    """(method, target) of the request."""
+    """The (method, target) of the recorded request."""
     method, path, _ = recording(name)["request"]["line"].split(" ")
     return method, path
 
 
 def reply(name: str) -> tuple[int, dict[str, str], bytes]:
-    """(status, headers, body) of the response."""
+    """The (status, headers, body) of the recorded response."""
     response = recording(name)["response"]
     body = response["body_text"] if response["body"] is None else json.dumps(response["body"])
     return response["status"], {key.lower(): value for key, value in response["headers"]}, (body or "").encode()

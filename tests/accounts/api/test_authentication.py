@@ -1,3 +1,5 @@
+"""Authentication: API keys as X-API-Key or bearer token, the answers to invalid credentials, and preflight requests."""
+
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +27,7 @@ def test_an_api_key_works_as_a_bearer_token_in_any_case(cast: Cast, scheme: str)
 
 
 @pytest.mark.parametrize("headers", [{}, {"HTTP_X_API_KEY": "", "HTTP_AUTHORIZATION": ""}, {"HTTP_X_API_KEY": "  "}])
-def test_no_credential_is_told_that_one_is_needed(db: None, headers: dict[str, str]) -> None:
+def test_a_request_without_credentials_gets_a_401_that_asks_for_one(db: None, headers: dict[str, str]) -> None:
     response = with_headers(**headers).get("/api/tasks")
     assert (response.status_code, response.json()["message"]) == (401, NOT_EXACTLY_ONE)
 
@@ -35,7 +37,7 @@ def test_an_empty_header_counts_as_absent(cast: Cast) -> None:
     assert client.get("/api/tasks").status_code == 200
 
 
-WRONG = [
+INVALID_CREDENTIALS = [
     {"HTTP_X_API_KEY": "x"},
     {"HTTP_X_API_KEY": "x" * 100_000},
     {"HTTP_X_API_KEY": "key\nwith a newline"},
@@ -49,74 +51,74 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("headers", WRONG, ids=str)
-def test_anything_wrong_with_a_credential_is_one_and_the_same_401(db: None, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize("headers", INVALID_CREDENTIALS, ids=str)
+def test_every_invalid_credential_gets_the_same_401(db: None, headers: dict[str, str]) -> None:
     response = with_headers(**headers).get("/api/tasks")
     assert (response.status_code, response.json()["message"]) == (401, NOT_VALID)
 
 
-def test_a_key_of_another_service_works_once_its_digest_is_imported(cast: Cast, settings: Settings) -> None:
+def test_an_api_key_of_another_service_works_after_its_digest_is_imported(cast: Cast, settings: Settings) -> None:
     digest = api_keys.digest("legacy key, any string", secret=settings.API_KEY_SECRET)
     ApiKey.objects.create(account=cast.alice, name="Imported", digest=digest)
     assert with_key("legacy key, any string").get("/api/tasks").status_code == 200
 
 
-def test_a_key_that_expires_later_works(cast: Cast) -> None:
+def test_an_api_key_works_before_it_expires(cast: Cast) -> None:
     key = make_key(cast.alice, expires_at=timezone.now() + timedelta(minutes=1))
     assert with_key(key).get("/api/tasks").status_code == 200
 
 
-def test_the_use_of_a_key_is_noted_once_a_minute(cast: Cast) -> None:
+def test_last_used_at_of_an_api_key_is_updated_once_per_minute(cast: Cast) -> None:
     client = with_key(make_key(cast.alice))
     client.get("/api/tasks")
-    noted = ApiKey.objects.get().last_used_at
-    assert noted is not None
+    first_use = ApiKey.objects.get().last_used_at
+    assert first_use is not None
     client.get("/api/tasks")
-    assert ApiKey.objects.get().last_used_at == noted
-    ApiKey.objects.update(last_used_at=noted - timedelta(seconds=61))
+    assert ApiKey.objects.get().last_used_at == first_use
+    ApiKey.objects.update(last_used_at=first_use - timedelta(seconds=61))
     client.get("/api/tasks")
-    assert ApiKey.objects.get().last_used_at > noted - timedelta(seconds=61)  # type: ignore[operator]
+    assert ApiKey.objects.get().last_used_at > first_use - timedelta(seconds=61)  # type: ignore[operator]
 
 
-def test_a_use_that_cannot_be_noted_is_no_reason_to_fail(cast: Cast) -> None:
+def test_a_failed_update_of_last_used_at_does_not_fail_the_request(cast: Cast) -> None:
     client = with_key(make_key(cast.alice))
 
-    def no_writes(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    def fail_updates(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         if sql.startswith("UPDATE"):
             raise DatabaseError("read-only")
         return execute(sql, params, many, context)
 
-    with connection.execute_wrapper(no_writes):
+    with connection.execute_wrapper(fail_updates):
         assert client.get("/api/tasks").status_code == 200
 
 
-def test_a_database_that_is_down_is_a_500_and_no_401(cast: Cast) -> None:
+def test_a_database_outage_is_a_500_and_not_a_401(cast: Cast) -> None:
     client = with_key(make_key(cast.alice))
 
-    def down(*args: Any) -> None:
+    def fail_all(*args: Any) -> None:
         raise DatabaseError("password=hunter2")
 
-    with connection.execute_wrapper(down):
+    with connection.execute_wrapper(fail_all):
         response = client.get("/api/tasks/runs")
     assert response.status_code == 500
     assert "hunter2" not in response.content.decode()
 
 
-def test_the_use_of_a_key_is_written_after_the_answer(cast: Cast) -> None:
-    client, order = with_key(make_key(cast.alice)), []
+def test_last_used_at_is_updated_after_the_response(cast: Cast) -> None:
+    client, statements = with_key(make_key(cast.alice)), []
 
-    def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        order.append(sql.split()[0])
+    def record_statement(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        statements.append(sql.split()[0])
         return execute(sql, params, many, context)
 
-    with connection.execute_wrapper(watch):
+    with connection.execute_wrapper(record_statement):
         client.get("/api/tasks")
-    assert order.index("UPDATE") > max(index for index, word in enumerate(order) if word == "SELECT")
+    assert statements.index("UPDATE") > max(index for index, word in enumerate(statements) if word == "SELECT")
 
 
 @pytest.mark.django_db(transaction=True)
-def test_noting_the_use_of_a_key_leaves_no_connection_with_the_thread(cast: Cast) -> None:
-    """With an idle thread it would be missing from the pool."""
+def test_updating_last_used_at_keeps_no_database_connection(cast: Cast) -> None:
+    """A connection that an idle thread keeps would be missing from the pool."""
     client = with_key(make_key(cast.alice))
     client.get("/api/tasks")
     assert ApiKey.objects.get().last_used_at is not None
@@ -125,7 +127,7 @@ def test_noting_the_use_of_a_key_leaves_no_connection_with_the_thread(cast: Cast
     assert connection.connection is None
 
 
-def test_demo_keys_work_beside_a_local_trigger_only(cast: Cast, settings: Settings) -> None:
+def test_demo_api_keys_work_with_a_local_trigger_only(cast: Cast, settings: Settings) -> None:
     key = api_keys.demo_key("alice")
     ApiKey.objects.create(account=cast.alice, name="Demo", digest=api_keys.digest(key, secret=settings.API_KEY_SECRET))
     assert with_key(key).get("/api/tasks").status_code == 200
@@ -133,7 +135,7 @@ def test_demo_keys_work_beside_a_local_trigger_only(cast: Cast, settings: Settin
     assert with_key(key).get("/api/tasks").status_code == 401
 
 
-def test_options_never_authenticates_and_answers_a_preflight(db: None) -> None:
+def test_a_preflight_needs_no_credential(db: None) -> None:
     origin: dict[str, Any] = {"HTTP_ORIGIN": "https://app.example", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
     preflight = ContractClient().options("/api/tasks", **origin, HTTP_ACCESS_CONTROL_REQUEST_HEADERS="x-api-key")
     assert (preflight.status_code, preflight["Access-Control-Allow-Origin"]) == (200, "*")
@@ -142,13 +144,13 @@ def test_options_never_authenticates_and_answers_a_preflight(db: None) -> None:
     assert ContractClient().options("/api/tasks/runs").status_code == 200
 
 
-def test_keys_look_as_promised_and_differ() -> None:
-    made = {api_keys.create() for _ in range(50)}
-    assert len(made) == 50
-    assert all(len(key) == 53 and api_keys.is_api_key(key) and not api_keys.is_demo(key) for key in made)
+def test_new_api_keys_have_the_documented_format_and_are_unique() -> None:
+    keys = {api_keys.create() for _ in range(50)}
+    assert len(keys) == 50
+    assert all(len(key) == 53 and api_keys.is_api_key(key) and not api_keys.is_demo(key) for key in keys)
     assert len(api_keys.demo_key("alice")) == 53
 
 
-def test_a_digest_needs_the_secret() -> None:
+def test_an_api_key_digest_depends_on_the_secret() -> None:
     assert api_keys.digest("key", secret="a") != api_keys.digest("key", secret="b")
     assert len(api_keys.digest("key", secret="a")) == 64
