@@ -1,4 +1,4 @@
-"""When Trigger.dev fires: the oracle holds what its own library, cron-parser 4.9, answered."""
+"""Cron expressions and their next times. The oracle holds the times of cron-parser 4.9, Trigger.dev's library."""
 
 import json
 from collections.abc import Iterator
@@ -13,30 +13,32 @@ from tasks.runs.fires import kept_times
 
 ORACLE = Path(__file__).parents[2] / "data" / "cron-oracle.jsonl"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-MIDNIGHT_REPEATS = "cron-parser jumps there over days that do not match, and lands on the second of two midnights"
-KNOWN_MISSES = {
-    ("27/5 * 31 */9 */5", "Atlantic/Azores", "2026-10-24T22:15:00.000Z"): MIDNIGHT_REPEATS,
-    ("59 * * */5 *", "America/Havana", "2026-10-03T15:00:00.000Z"): MIDNIGHT_REPEATS,
+REPEATED_MIDNIGHT = "cron-parser skips days that do not match, and takes the second of two midnights"
+KNOWN_DIFFERENCES = {
+    ("27/5 * 31 */9 */5", "Atlantic/Azores", "2026-10-24T22:15:00.000Z"): REPEATED_MIDNIGHT,
+    ("59 * * */5 *", "America/Havana", "2026-10-03T15:00:00.000Z"): REPEATED_MIDNIGHT,
 }
 
 
-def rows() -> Iterator[dict[str, Any]]:
+def oracle_rows() -> Iterator[dict[str, Any]]:
     for line in ORACLE.read_text().splitlines():
         yield json.loads(line)
 
 
-def computed(row: dict[str, Any]) -> list[str]:
+def computed_times(row: dict[str, Any]) -> list[str]:
     times = cron.next_times(row["cron"], row["timezone"], after=datetime.fromisoformat(row["after"]))
     return [time.isoformat(timespec="milliseconds").replace("+00:00", "Z") for time in times]
 
 
-def test_every_row_of_the_oracle_agrees_but_those_listed_by_name() -> None:
-    wrong = {(row["cron"], row["timezone"], row["after"]) for row in rows() if computed(row) != row["next"]}
-    assert wrong == set(KNOWN_MISSES)
-    assert len(KNOWN_MISSES) <= 5
+def test_next_times_agree_with_the_cron_parser_oracle_except_known_differences() -> None:
+    wrong = {
+        (row["cron"], row["timezone"], row["after"]) for row in oracle_rows() if computed_times(row) != row["next"]
+    }
+    assert wrong == set(KNOWN_DIFFERENCES)
+    assert len(KNOWN_DIFFERENCES) <= 5
 
 
-# What the real server was recorded to take, and not to take.
+# Expressions that the real server was recorded to accept and to reject.
 # fmt: off
 ACCEPTED = [
     "* * * * *", "*/15 9-17 * * 1-5", "5/15 * * * *", "0,30 9 * * *", "0 9 * * MON-FRI", "0 9 * * mon,wed",
@@ -56,7 +58,7 @@ REJECTED = [
 
 
 @pytest.mark.parametrize("expression", ACCEPTED)
-def test_what_trigger_takes_is_taken_and_has_next_times(expression: str) -> None:
+def test_a_cron_expression_that_trigger_accepts_is_valid_and_has_next_times(expression: str) -> None:
     cron.check(expression)
     times = cron.next_times(expression, "Europe/London", after=NOW)
     assert len(times) == 10
@@ -65,7 +67,7 @@ def test_what_trigger_takes_is_taken_and_has_next_times(expression: str) -> None
 
 
 @pytest.mark.parametrize("expression", [*REJECTED, "* " * 2500, "1," * 3000 + "1 * * * *"], ids=lambda text: text[:20])
-def test_what_trigger_refuses_or_breaks_on_is_refused_with_a_reason(expression: str) -> None:
+def test_a_cron_expression_that_trigger_rejects_or_fails_on_is_invalid_with_a_reason(expression: str) -> None:
     with pytest.raises(cron.CronError) as caught:
         cron.check(expression)
     assert str(caught.value)[0].isupper()
@@ -82,43 +84,45 @@ def test_what_trigger_refuses_or_breaks_on_is_refused_with_a_reason(expression: 
         ("0 0 31 2,4 *", "There is no day on which this would ever run."),
     ],
 )
-def test_the_reason_names_the_field(expression: str, reason: str) -> None:
+def test_the_reason_names_the_invalid_cron_field(expression: str, reason: str) -> None:
     with pytest.raises(cron.CronError) as caught:
         cron.check(expression)
     assert str(caught.value) == reason
 
 
 @pytest.mark.parametrize("zone", ["America/New_York", "Europe/London", "Australia/Lord_Howe", "Africa/Cairo", "UTC"])
-def test_ten_times_asked_at_once_are_those_asked_one_after_the_other(zone: str) -> None:
-    at_once = cron.next_times("30 2 * * *", zone, after=NOW, count=400)
+def test_many_next_times_at_once_equal_next_times_one_by_one(zone: str) -> None:
+    times = cron.next_times("30 2 * * *", zone, after=NOW, count=400)
     after = NOW
-    for time in at_once:
+    for time in times:
         (after,) = cron.next_times("30 2 * * *", zone, after=after, count=1)
         assert after == time
 
 
-def test_an_hour_that_the_clock_skips_fires_once_an_hour_late() -> None:
-    before = datetime(2027, 3, 13, 12, tzinfo=UTC)
-    (time,) = cron.next_times("0,30 2 * * *", "America/New_York", after=before, count=1)
-    assert time == datetime(2027, 3, 14, 7, 0, tzinfo=UTC), "2:00 is not there, 3:00 in summer time is"
+def test_an_hour_skipped_by_daylight_saving_fires_once_an_hour_late() -> None:
+    start = datetime(2027, 3, 13, 12, tzinfo=UTC)
+    (time,) = cron.next_times("0,30 2 * * *", "America/New_York", after=start, count=1)
+    assert time == datetime(2027, 3, 14, 7, 0, tzinfo=UTC), (
+        "2:00 does not exist that day, so it fires at 3:00 daylight saving time"
+    )
 
 
-def test_an_hour_that_the_clock_repeats_fires_once() -> None:
-    before = datetime(2026, 11, 1, 4, tzinfo=UTC)
-    times = cron.next_times("30 1 * * *", "America/New_York", after=before, count=2)
+def test_an_hour_repeated_by_daylight_saving_fires_once() -> None:
+    start = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    times = cron.next_times("30 1 * * *", "America/New_York", after=start, count=2)
     assert times == [datetime(2026, 11, 1, 5, 30, tzinfo=UTC), datetime(2026, 11, 2, 6, 30, tzinfo=UTC)]
 
 
-def test_computed_times_are_kept_until_the_first_has_passed() -> None:
-    first = kept_times("0 9 * * *", "UTC", now=NOW)
-    assert kept_times("0 9 * * *", "UTC", now=first[0] - timedelta(seconds=1)) is first
-    later = kept_times("0 9 * * *", "UTC", now=first[0])
-    assert later == tuple(cron.next_times("0 9 * * *", "UTC", after=first[0]))
-    assert kept_times("0 9 * * *", "UTC", now=NOW)[0] == first[0], "also when time goes back"
+def test_next_times_are_cached_until_the_first_has_passed() -> None:
+    kept = kept_times("0 9 * * *", "UTC", now=NOW)
+    assert kept_times("0 9 * * *", "UTC", now=kept[0] - timedelta(seconds=1)) is kept
+    next_kept = kept_times("0 9 * * *", "UTC", now=kept[0])
+    assert next_kept == tuple(cron.next_times("0 9 * * *", "UTC", after=kept[0]))
+    assert kept_times("0 9 * * *", "UTC", now=NOW)[0] == kept[0], "also when the clock is set back"
 
 
 @pytest.mark.parametrize(
-    ("expression", "words"),
+    ("expression", "description"),
     [
         ("0 9 * * 1-5", "At 09:00 AM, Monday through Friday"),
         ("*/15 9-17 * * *", "Every 15 minutes, between 09:00 AM and 05:59 PM"),
@@ -126,10 +130,10 @@ def test_computed_times_are_kept_until_the_first_has_passed() -> None:
         ("0 9 1 * *\n", "At 09:00 AM, on day 1 of the month"),
     ],
 )
-def test_a_cron_in_words(expression: str, words: str) -> None:
-    assert cron.describe(expression) == words
+def test_a_cron_expression_has_an_english_description(expression: str, description: str) -> None:
+    assert cron.describe(expression) == description
 
 
 @pytest.mark.parametrize("expression", ACCEPTED)
-def test_every_accepted_cron_has_words(expression: str) -> None:
+def test_every_accepted_cron_expression_has_a_description(expression: str) -> None:
     assert cron.describe(expression)

@@ -1,4 +1,7 @@
-"""sync_schedules: it finishes what is pending, repairs drift, deletes what has no task, and touches nothing else."""
+"""sync_schedules settles pending tasks, repairs drift and prunes orphans. It leaves all other schedules unchanged.
+
+Drift is a schedule that differs from its task. An orphan is a schedule of ours whose task no longer exists.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -37,7 +40,7 @@ TASK = "customer-prompt-task"
 
 
 class Clock:
-    """Time passes only when somebody waits."""
+    """A clock that moves only when the pass waits."""
 
     def __init__(self, coordinates: time_machine.Traveller) -> None:
         self.coordinates, self.waits = coordinates, list[float]()
@@ -69,56 +72,61 @@ def run(clock: Clock) -> Sync:
     return run
 
 
-def steps(report: Report) -> list[tuple[Result, Step]]:
+def steps_of(report: Report) -> list[tuple[Result, Step]]:
     return [(change.result, change.step) for change in report.changes]
 
 
-def done(*expected: Step) -> list[tuple[Result, Step]]:
+def done_steps(*expected: Step) -> list[tuple[Result, Step]]:
     return [(Result.DONE, step) for step in expected]
 
 
 @pytest.fixture
 def task(cast: Cast, trigger: Standin, run: Sync) -> Task:
-    """One that Trigger.dev has."""
-    made = make_task(cast.alice, cast.artist, synced_generation=0)
+    """A task that is in sync with its schedule at Trigger.dev."""
+    pending = make_task(cast.alice, cast.artist, synced_generation=0)
     run(Options())
-    return Task.objects.get(pk=made.pk)
+    return Task.objects.get(pk=pending.pk)
 
 
-def put(trigger: Standin, **fields: Any) -> StandinSchedule:
-    made = {"task": TASK, "cron": "0 9 * * *", "created": trigger.state.now, "active": True, **fields}
-    return trigger.state.put_schedule(StandinSchedule(**made))
+def put_schedule(trigger: Standin, **fields: Any) -> StandinSchedule:
+    values = {"task": TASK, "cron": "0 9 * * *", "created": trigger.state.now, "active": True, **fields}
+    return trigger.state.put_schedule(StandinSchedule(**values))
 
 
-def held(trigger: Standin, task: Task) -> StandinSchedule:
+def held_schedule(trigger: Standin, task: Task) -> StandinSchedule:
     found = trigger.state.schedule(str(task.pk))
     assert found is not None
     return found
 
 
-def writes(trigger: Standin) -> int:
+def count_writes(trigger: Standin) -> int:
     return sum(number for name, number in trigger.asked.items() if name.split()[0] in ("POST", "PUT", "DELETE"))
 
 
-# --- What is not settled ---------------------------------------------------------------------------------------------
+# --- Pending tasks ---------------------------------------------------------------------------------------------------
 
 
-def test_a_task_that_trigger_never_heard_of_gets_its_schedule(cast: Cast, trigger: Standin, run: Sync) -> None:
-    made = make_task(cast.alice, cast.artist, synced_generation=0, timezone="Asia/Kolkata")
+def test_a_pending_task_without_a_schedule_gets_one(cast: Cast, trigger: Standin, run: Sync) -> None:
+    task = make_task(cast.alice, cast.artist, synced_generation=0, timezone="Asia/Kolkata")
     report = run(Options())
-    assert (report.status, steps(report)) == (Status.IN_SYNC, done(Step.CREATE))
-    assert (held(trigger, made).timezone, held(trigger, made).external_id) == ("Asia/Calcutta", str(made.pk))
+    assert (report.status, steps_of(report)) == (Status.IN_SYNC, done_steps(Step.CREATE))
+    assert (held_schedule(trigger, task).timezone, held_schedule(trigger, task).external_id) == (
+        "Asia/Calcutta",
+        str(task.pk),
+    )
     assert Task.objects.get().sync_status is SyncStatus.IN_SYNC
 
 
-def test_in_sync_it_asks_nothing_at_all(task: Task, trigger: Standin, run: Sync) -> None:
+def test_a_pass_with_everything_in_sync_makes_no_calls(task: Task, trigger: Standin, run: Sync) -> None:
     trigger.asked.clear()
     report = run(Options())
     assert (report.status, report.changes, trigger.asked["all"]) == (Status.IN_SYNC, [], 0)
 
 
-def test_what_may_take_effect_late_is_waited_out(cast: Cast, trigger: Standin, run: Sync, clock: Clock) -> None:
-    """The first request is given up, and takes effect while the command waits."""
+def test_a_pass_waits_until_a_timed_out_request_can_no_longer_take_effect(
+    cast: Cast, trigger: Standin, run: Sync, clock: Clock
+) -> None:
+    """The first request times out, and takes effect while the command waits."""
     make_task(cast.alice, cast.artist, synced_generation=0)
     trigger.faults.add(Fault("late", method="POST", times=1))
     report = run(Options())
@@ -128,34 +136,42 @@ def test_what_may_take_effect_late_is_waited_out(cast: Cast, trigger: Standin, r
     assert trigger.state.count_schedules() == 1
 
 
-def test_the_lease_of_a_killed_worker_is_waited_out(cast: Cast, trigger: Standin, run: Sync, clock: Clock) -> None:
-    made = make_task(cast.alice, cast.artist, synced_generation=0)
-    assert claim_task(made.pk, at=clock.now)
+def test_a_pass_waits_for_the_lease_of_a_killed_worker_to_expire(
+    cast: Cast, trigger: Standin, run: Sync, clock: Clock
+) -> None:
+    task = make_task(cast.alice, cast.artist, synced_generation=0)
+    assert claim_task(task.pk, at=clock.now)
     assert run(Options()).status is Status.IN_SYNC
-    assert held(trigger, made).active
+    assert held_schedule(trigger, task).active
 
 
-def test_a_mark_is_not_renewed_by_looking_too_early(task: Task, trigger: Standin, run: Sync, clock: Clock) -> None:
+def test_a_pass_does_not_settle_early_and_renew_an_unsettled_mark(
+    task: Task, trigger: Standin, run: Sync, clock: Clock
+) -> None:
     Task.objects.update(unsettled_until=clock.now + timedelta(seconds=40))
     assert run(Options()).status is Status.IN_SYNC
     assert 40 <= sum(clock.waits) < 45
 
 
-def test_a_deleted_tasks_late_schedule_is_deleted(task: Task, trigger: Standin, run: Sync, clock: Clock) -> None:
+def test_the_schedule_of_a_deleted_task_is_deleted(task: Task, trigger: Standin, run: Sync, clock: Clock) -> None:
     Task.objects.update(deleted_at=clock.now, title="", prompt="", generation=2)
     report = run(Options())
-    assert steps(report) == done(Step.DELETE)
+    assert steps_of(report) == done_steps(Step.DELETE)
     assert trigger.state.count_schedules() == 0
 
 
-def test_a_429_is_waited_for_and_fails_nothing(cast: Cast, trigger: Standin, run: Sync, clock: Clock) -> None:
+def test_a_pass_waits_for_the_rate_limit_reset_and_fails_no_task(
+    cast: Cast, trigger: Standin, run: Sync, clock: Clock
+) -> None:
     make_task(cast.alice, cast.artist, synced_generation=0)
     trigger.faults.add(Fault("rate_limit", seconds=7, times=2))
     assert run(FULL).status is Status.IN_SYNC
     assert sum(clock.waits) > 12
 
 
-def test_half_of_the_allowance_is_left_to_the_service(cast: Cast, trigger: Standin, run: Sync, clock: Clock) -> None:
+def test_a_pass_leaves_part_of_the_rate_limit_to_the_service(
+    cast: Cast, trigger: Standin, run: Sync, clock: Clock
+) -> None:
     trigger.rate_limit, trigger.state.clock = 30, lambda: clock.now
     for _ in range(20):
         make_task(cast.alice, cast.artist, synced_generation=0)
@@ -165,25 +181,25 @@ def test_half_of_the_allowance_is_left_to_the_service(cast: Cast, trigger: Stand
     assert trigger.state.count_schedules() == 20
 
 
-def test_what_is_refused_is_named_with_its_reason(cast: Cast, trigger: Standin, run: Sync) -> None:
-    made = make_task(cast.alice, cast.artist, synced_generation=0)
+def test_a_refused_task_is_reported_with_the_reason(cast: Cast, trigger: Standin, run: Sync) -> None:
+    refused = make_task(cast.alice, cast.artist, synced_generation=0)
     other = make_task(cast.alice, cast.artist, synced_generation=0)
     message = "You have created 5/5 schedules"
 
-    def refuse(request: Request) -> None:
+    def refuse_one_task(request: Request) -> None:
         trigger.faults.clear()
-        if str(made.pk).encode() in request.body:
+        if str(refused.pk).encode() in request.body:
             trigger.faults.add(Fault("status", status=422, message=message))
 
-    trigger.before = refuse
+    trigger.before = refuse_one_task
     report = run(Options())
     assert report.status is Status.FAILED
     (failure,) = [change for change in report.changes if change.result is Result.FAILED]
-    assert (failure.task_id, message in failure.reason) == (made.pk, True)
-    assert held(trigger, other).active
+    assert (failure.task_id, message in failure.reason) == (refused.pk, True)
+    assert held_schedule(trigger, other).active
 
 
-def test_while_trigger_is_away_it_gives_up_early_and_says_how_many_are_left(
+def test_a_pass_stops_after_ten_unanswered_calls_and_reports_the_outage(
     cast: Cast, trigger: Standin, run: Sync
 ) -> None:
     for _ in range(30):
@@ -198,33 +214,33 @@ def test_while_trigger_is_away_it_gives_up_early_and_says_how_many_are_left(
 
 
 @pytest.mark.parametrize("kind", ["status", "garbage"])
-def test_a_bad_answer_is_an_answer_and_the_others_are_still_settled(
+def test_a_failure_of_some_tasks_does_not_stop_the_others_from_settling(
     cast: Cast, trigger: Standin, run: Sync, kind: Any
 ) -> None:
-    """Eleven tasks in a row that Trigger.dev cannot deal with, and one that it can."""
+    """Trigger.dev fails for eleven tasks in a row, and succeeds for the last one."""
     broken = [make_task(cast.alice, cast.artist, synced_generation=0) for _ in range(11)]
-    well = make_task(cast.alice, cast.artist, synced_generation=0)
+    working = make_task(cast.alice, cast.artist, synced_generation=0)
 
-    def meet(request: Request) -> None:
+    def fail_for_broken_tasks(request: Request) -> None:
         trigger.faults.clear()
         if any(str(task.pk) in request.target or str(task.pk).encode() in request.body for task in broken):
             trigger.faults.add(Fault(kind))
 
-    trigger.before = meet
+    trigger.before = fail_for_broken_tasks
     report = run(Options())
     failed = {change.task_id for change in report.changes if change.result is Result.FAILED}
     assert (report.status, failed) == (Status.FAILED, {task.pk for task in broken})
-    assert held(trigger, well).active
+    assert held_schedule(trigger, working).active
 
 
-def test_a_429_whose_reset_has_passed_is_no_failure_of_a_task(cast: Cast, trigger: Standin, run: Sync) -> None:
+def test_a_429_with_a_past_reset_fails_no_task(cast: Cast, trigger: Standin, run: Sync) -> None:
     make_task(cast.alice, cast.artist, synced_generation=0)
     trigger.faults.add(Fault("rate_limit", seconds=0, times=4))
     assert run(FULL).status is Status.IN_SYNC
 
 
 @pytest.mark.parametrize("is_dry", [False, True])
-def test_a_limit_that_never_ends_ends_the_pass(
+def test_a_rate_limit_that_never_resets_ends_the_pass(
     cast: Cast, trigger: Standin, run: Sync, clock: Clock, is_dry: bool
 ) -> None:
     for _ in range(30):
@@ -236,12 +252,12 @@ def test_a_limit_that_never_ends_ends_the_pass(
 
 
 @pytest.mark.parametrize("column", ["unsettled_until", "lease_until"])
-def test_what_a_wrong_clock_wrote_is_not_waited_for(
+def test_a_pass_does_not_wait_for_a_lease_or_mark_in_the_far_future(
     cast: Cast, trigger: Standin, run: Sync, clock: Clock, column: str
 ) -> None:
-    made = make_task(cast.alice, cast.artist, synced_generation=0, **{column: clock.now + timedelta(days=30)})
+    task = make_task(cast.alice, cast.artist, synced_generation=0, **{column: clock.now + timedelta(days=30)})
     assert run(Options()).status is Status.IN_SYNC
-    assert held(trigger, made).active
+    assert held_schedule(trigger, task).active
     assert sum(clock.waits) < 200
 
 
@@ -249,252 +265,260 @@ def test_what_a_wrong_clock_wrote_is_not_waited_for(
 
 
 DRIFT: dict[str, tuple[dict[str, Any], Step]] = {
-    "moved to another cron": ({"cron": "5 5 * * *"}, Step.REPLACE),
-    "moved to another zone": ({"timezone": "Europe/Paris"}, Step.REPLACE),
-    "named for nobody": ({"external_id": None}, Step.REPLACE),
+    "different cron expression": ({"cron": "5 5 * * *"}, Step.REPLACE),
+    "different time zone": ({"timezone": "Europe/Paris"}, Step.REPLACE),
+    "no external id": ({"external_id": None}, Step.REPLACE),
     "deactivated": ({"active": False}, Step.ACTIVATE),
-    "moved and deactivated": ({"cron": "5 5 * * *", "active": False}, Step.RESUME),
+    "different cron expression and deactivated": ({"cron": "5 5 * * *", "active": False}, Step.RESUME),
 }
 
 
 @pytest.mark.parametrize("drift", DRIFT)
 def test_drift_is_repaired_and_a_second_pass_does_nothing(task: Task, trigger: Standin, run: Sync, drift: str) -> None:
     changes, step = DRIFT[drift]
-    former = held(trigger, task)
-    trigger.state.put_schedule(replace(former, **changes))
-    assert steps(run(Options(full=True, is_dry=True))) == [(Result.PLANNED, step)]
-    assert held(trigger, task) == replace(former, **changes), "a dry run changes nothing"
-    assert steps(run(FULL)) == done(step)
-    now = held(trigger, task)
-    assert (now.id, now.cron, now.timezone, now.external_id, now.active) == (
-        *(former.id, task.schedule, task.timezone, str(task.pk)),
+    original = held_schedule(trigger, task)
+    trigger.state.put_schedule(replace(original, **changes))
+    assert steps_of(run(Options(full=True, is_dry=True))) == [(Result.PLANNED, step)]
+    assert held_schedule(trigger, task) == replace(original, **changes), "a dry run changes nothing"
+    assert steps_of(run(FULL)) == done_steps(step)
+    repaired = held_schedule(trigger, task)
+    assert (repaired.id, repaired.cron, repaired.timezone, repaired.external_id, repaired.active) == (
+        *(original.id, task.schedule, task.timezone, str(task.pk)),
         True,
     )
     assert (run(PRUNE).changes, Task.objects.get().sync_status) == ([], SyncStatus.IN_SYNC)
 
 
-def test_a_lost_schedule_is_made_again(task: Task, trigger: Standin, run: Sync) -> None:
-    trigger.state.remove_schedule(held(trigger, task).id)
-    put(trigger, key="other", external_id="other", task="create-content")
-    assert steps(run(FULL)) == done(Step.CREATE)
-    assert Task.objects.get().trigger_schedule_id == held(trigger, task).id
+def test_a_missing_schedule_is_created_again(task: Task, trigger: Standin, run: Sync) -> None:
+    trigger.state.remove_schedule(held_schedule(trigger, task).id)
+    put_schedule(trigger, key="other", external_id="other", task="create-content")
+    assert steps_of(run(FULL)) == done_steps(Step.CREATE)
+    assert Task.objects.get().trigger_schedule_id == held_schedule(trigger, task).id
 
 
-def test_a_paused_task_is_paused_again(task: Task, trigger: Standin, run: Sync) -> None:
+def test_the_active_schedule_of_a_paused_task_is_deactivated(task: Task, trigger: Standin, run: Sync) -> None:
     Task.objects.update(enabled=False)
-    assert steps(run(FULL)) == done(Step.DEACTIVATE)
-    assert not held(trigger, task).active
+    assert steps_of(run(FULL)) == done_steps(Step.DEACTIVATE)
+    assert not held_schedule(trigger, task).active
 
 
-def test_a_plain_pass_does_not_look_for_drift(task: Task, trigger: Standin, run: Sync) -> None:
-    trigger.state.put_schedule(replace(held(trigger, task), active=False))
+def test_a_pass_without_full_does_not_look_for_drift(task: Task, trigger: Standin, run: Sync) -> None:
+    trigger.state.put_schedule(replace(held_schedule(trigger, task), active=False))
     assert run(Options()).changes == []
 
 
-def test_a_second_schedule_of_a_task_goes(task: Task, trigger: Standin, run: Sync) -> None:
-    """Without a key, as Trigger.dev makes one when a schedule is replaced that has vanished."""
+def test_a_second_schedule_of_a_task_is_deleted(task: Task, trigger: Standin, run: Sync) -> None:
+    """It has no deduplication key: Trigger.dev creates such a schedule when it replaces one that no longer exists."""
     for number in range(10):
-        put(trigger, key=f"other {number}", task="create-content")
-    second = put(trigger, external_id=str(task.pk), cron="1 1 * * *")
-    assert run(FULL).problems, "one of two of ours is more than 10 %"
-    assert steps(run(replace(FULL, yes=True))) == done(Step.DELETE)
+        put_schedule(trigger, key=f"other {number}", task="create-content")
+    second = put_schedule(trigger, external_id=str(task.pk), cron="1 1 * * *")
+    assert run(FULL).problems, "one of our two schedules is more than 10 %"
+    assert steps_of(run(replace(FULL, yes=True))) == done_steps(Step.DELETE)
     assert trigger.state.schedule(second.id) is None
-    assert held(trigger, task).active
+    assert held_schedule(trigger, task).active
 
 
-def test_the_only_schedule_of_a_task_is_no_second_one(cast: Cast, trigger: Standin, run: Sync) -> None:
-    """The row knows another one, which is gone, and no new one can be made."""
-    fill(cast, trigger, 20)
-    made = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_gone")
-    working = put(trigger, external_id=str(made.pk))
+def test_the_only_working_schedule_of_a_task_is_kept_and_adopted(cast: Cast, trigger: Standin, run: Sync) -> None:
+    """The row names a schedule that no longer exists, and Trigger.dev refuses to create a new one."""
+    make_synced_tasks(cast, trigger, 20)
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_gone")
+    working = put_schedule(trigger, external_id=str(task.pk))
     refusal = "You have created 20/20 schedules"
     trigger.faults.add(Fault("status", method="POST", status=422, message=refusal))
     assert run(FULL).status is Status.IN_SYNC
     assert trigger.state.schedule(working.id) == working
-    assert Task.objects.get(pk=made.pk).trigger_schedule_id == working.id
+    assert Task.objects.get(pk=task.pk).trigger_schedule_id == working.id
 
 
-def test_a_second_one_stays_while_the_first_is_not_right(cast: Cast, trigger: Standin, run: Sync) -> None:
-    fill(cast, trigger, 20)
-    made = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_gone", synced_generation=0)
-    working = put(trigger, external_id=str(made.pk))
+def test_a_second_schedule_is_kept_while_the_first_is_not_settled(cast: Cast, trigger: Standin, run: Sync) -> None:
+    make_synced_tasks(cast, trigger, 20)
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_gone", synced_generation=0)
+    working = put_schedule(trigger, external_id=str(task.pk))
     trigger.faults.add(Fault("status", method="POST", status=422, message="You have created 20/20 schedules"))
     assert run(FULL).status is Status.FAILED
     assert trigger.state.schedule(working.id) == working
 
 
-def test_a_schedule_without_a_key_that_the_row_does_not_know_is_adopted(
+def test_a_schedule_without_a_deduplication_key_is_adopted_by_its_external_id(
     cast: Cast, trigger: Standin, run: Sync
 ) -> None:
-    """A paused task had one that fired on."""
-    made = make_task(cast.alice, cast.artist, enabled=False)
-    put(trigger, external_id=str(made.pk))
+    """The schedule of a paused task was still active."""
+    task = make_task(cast.alice, cast.artist, enabled=False)
+    put_schedule(trigger, external_id=str(task.pk))
     assert run(replace(FULL, is_dry=True)).status is Status.DRIFT
-    assert steps(run(FULL)) == done(Step.DEACTIVATE)
+    assert steps_of(run(FULL)) == done_steps(Step.DEACTIVATE)
     assert not trigger.state.schedules()[0].active
     assert run(PRUNE).changes == []
 
 
-def test_a_foreign_schedule_that_starts_our_task_too_is_named(task: Task, trigger: Standin, run: Sync) -> None:
-    foreign = put(trigger, key="doubled", external_id=str(task.pk))
+def test_a_foreign_schedule_with_the_external_id_of_our_task_is_reported(
+    task: Task, trigger: Standin, run: Sync
+) -> None:
+    foreign = put_schedule(trigger, key="duplicate", external_id=str(task.pk))
     report = run(PRUNE)
     assert (report.status, trigger.state.schedule(foreign.id)) == (Status.IN_SYNC, foreign)
     assert foreign.id in report.notes[0]
 
 
-def test_the_row_learns_the_id_of_its_schedule(task: Task, trigger: Standin, run: Sync) -> None:
+def test_the_row_stores_the_id_of_its_schedule(task: Task, trigger: Standin, run: Sync) -> None:
     Task.objects.update(trigger_schedule_id="sched_old")
     assert run(replace(FULL, is_dry=True)).status is Status.DRIFT
     assert run(FULL).status is Status.IN_SYNC
-    assert Task.objects.get().trigger_schedule_id == held(trigger, task).id
+    assert Task.objects.get().trigger_schedule_id == held_schedule(trigger, task).id
 
 
-# --- Schedules without a task, and those of others -------------------------------------------------------------------
+# --- Orphans, and schedules that are not ours ------------------------------------------------------------------------
 
 
-def orphan(trigger: Standin, number: int = 1) -> StandinSchedule:
+def put_orphan(trigger: Standin, number: int = 1) -> StandinSchedule:
     task_id = f"00000000-0000-4000-8000-{number:012d}"
-    return put(trigger, key=task_id, external_id=task_id)
+    return put_schedule(trigger, key=task_id, external_id=task_id)
 
 
-def others(trigger: Standin, task: Task) -> list[StandinSchedule]:
-    """Everything in the project that looks a little like ours."""
-    foreign = "11111111-2222-4333-8444-555555555555"
-    gone = "00000000-0000-4000-8000-00000000dead"
+def put_foreign_schedules(trigger: Standin, task: Task) -> list[StandinSchedule]:
+    """Schedules of the same Trigger.dev project that resemble ours and are not ours."""
+    unknown_id = "11111111-2222-4333-8444-555555555555"
+    missing_task_id = "00000000-0000-4000-8000-00000000dead"
     return [
-        put(trigger, key="nightly", external_id=None),
-        put(trigger, key=None, external_id="nightly"),
-        put(trigger, key=None, external_id=None),
-        put(trigger, key=foreign, external_id=None),
-        put(trigger, key=foreign[::-1], external_id=gone),
-        put(trigger, key=f"staging-{gone}", external_id=gone),
-        put(trigger, key=None, external_id=gone, task="create-content"),
-        put(trigger, key=None, external_id=gone, kind="DECLARATIVE"),
-        put(trigger, key=None, external_id=str(task.pk), kind="DECLARATIVE"),
-        put(trigger, key=f"{task.pk}-copy", external_id=str(task.pk)),
-        put(trigger, key=gone.upper(), external_id=gone),
+        put_schedule(trigger, key="nightly", external_id=None),
+        put_schedule(trigger, key=None, external_id="nightly"),
+        put_schedule(trigger, key=None, external_id=None),
+        put_schedule(trigger, key=unknown_id, external_id=None),
+        put_schedule(trigger, key=unknown_id[::-1], external_id=missing_task_id),
+        put_schedule(trigger, key=f"staging-{missing_task_id}", external_id=missing_task_id),
+        put_schedule(trigger, key=None, external_id=missing_task_id, task="create-content"),
+        put_schedule(trigger, key=None, external_id=missing_task_id, kind="DECLARATIVE"),
+        put_schedule(trigger, key=None, external_id=str(task.pk), kind="DECLARATIVE"),
+        put_schedule(trigger, key=f"{task.pk}-copy", external_id=str(task.pk)),
+        put_schedule(trigger, key=missing_task_id.upper(), external_id=missing_task_id),
     ]
 
 
 @pytest.mark.parametrize("options", [Options(), FULL, PRUNE, replace(PRUNE, yes=True), replace(PRUNE, is_dry=True)])
-def test_schedules_of_others_are_untouched(task: Task, trigger: Standin, run: Sync, options: Options) -> None:
-    theirs = others(trigger, task)
-    before = writes(trigger)
-    assert (run(options).changes, writes(trigger)) == ([], before)
-    assert [trigger.state.schedule(schedule.id) for schedule in theirs] == theirs
+def test_foreign_schedules_are_never_changed(task: Task, trigger: Standin, run: Sync, options: Options) -> None:
+    foreign = put_foreign_schedules(trigger, task)
+    writes_before = count_writes(trigger)
+    assert (run(options).changes, count_writes(trigger)) == ([], writes_before)
+    assert [trigger.state.schedule(schedule.id) for schedule in foreign] == foreign
 
 
-@pytest.mark.parametrize("fields", [{"kind": "DECLARATIVE"}, {"external_id": "theirs"}, {"task": "create-content"}])
+@pytest.mark.parametrize("fields", [{"kind": "DECLARATIVE"}, {"external_id": "foreign"}, {"task": "create-content"}])
 @pytest.mark.parametrize("is_deleted", [False, True])
-def test_a_row_that_names_somebody_elses_schedule_does_not_take_it(
+def test_a_task_does_not_take_over_a_foreign_schedule_whose_id_it_stores(
     cast: Cast, trigger: Standin, run: Sync, fields: dict[str, Any], is_deleted: bool
 ) -> None:
-    theirs = put(trigger, **fields, cron="3 3 * * *")
-    gone = {"deleted_at": timezone.now(), "title": "", "prompt": ""} if is_deleted else {}
-    make_task(cast.alice, cast.artist, trigger_schedule_id=theirs.id, synced_generation=0, **gone)
+    foreign = put_schedule(trigger, **fields, cron="3 3 * * *")
+    deletion = {"deleted_at": timezone.now(), "title": "", "prompt": ""} if is_deleted else {}
+    make_task(cast.alice, cast.artist, trigger_schedule_id=foreign.id, synced_generation=0, **deletion)
     assert run(PRUNE).status is Status.IN_SYNC
-    assert trigger.state.schedule(theirs.id) == theirs
+    assert trigger.state.schedule(foreign.id) == foreign
     assert trigger.state.count_schedules() == (1 if is_deleted else 2)
 
 
-def test_what_has_no_task_fires_until_it_is_pruned(task: Task, trigger: Standin, run: Sync) -> None:
+def test_an_orphan_is_reported_and_kept_until_prune_deletes_it(task: Task, trigger: Standin, run: Sync) -> None:
     for number in range(10):
-        put(trigger, key=f"other {number}")
-    lost = [orphan(trigger)]
-    without = run(FULL)
-    assert (without.status, without.changes, without.orphans) == (Status.FAILED, [], [lost[0].id])
-    assert lost[0].id in without.notes[0]
-    dry = run(replace(FULL, is_dry=True))
-    assert (dry.status, dry.changes) == (Status.DRIFT, []), "it plans what the same options would do"
+        put_schedule(trigger, key=f"other {number}")
+    orphan_id = put_orphan(trigger).id
+    report = run(FULL)
+    assert (report.status, report.changes, report.orphans) == (Status.FAILED, [], [orphan_id])
+    assert orphan_id in report.notes[0]
+    dry_run = run(replace(FULL, is_dry=True))
+    assert (dry_run.status, dry_run.changes) == (Status.DRIFT, []), (
+        "a dry run plans what a run with the same options would do"
+    )
     assert run(replace(PRUNE, is_dry=True, yes=True)).status is Status.DRIFT
-    assert steps(run(replace(PRUNE, yes=True))) == done(Step.DELETE)
-    assert trigger.state.schedule(lost[0].id) is None
-    assert held(trigger, task).active
+    assert steps_of(run(replace(PRUNE, yes=True))) == done_steps(Step.DELETE)
+    assert trigger.state.schedule(orphan_id) is None
+    assert held_schedule(trigger, task).active
 
 
-@pytest.mark.parametrize(("ours", "lost", "is_much"), [(20, 2, False), (5, 1, True), (200, 11, True), (200, 10, False)])
-def test_many_are_not_deleted_without_a_second_word(
-    cast: Cast, trigger: Standin, run: Sync, ours: int, lost: int, is_much: bool
+@pytest.mark.parametrize(
+    ("ours", "orphans", "needs_yes"), [(20, 2, False), (5, 1, True), (200, 11, True), (200, 10, False)]
+)
+def test_pruning_many_orphans_needs_yes(
+    cast: Cast, trigger: Standin, run: Sync, ours: int, orphans: int, needs_yes: bool
 ) -> None:
-    for number in range(ours - lost):
-        made = make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")
-        put(trigger, id=f"sched_{number}", key=str(made.pk), external_id=str(made.pk))
-    for number in range(lost):
-        orphan(trigger, number)
+    for number in range(ours - orphans):
+        task = make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")
+        put_schedule(trigger, id=f"sched_{number}", key=str(task.pk), external_id=str(task.pk))
+    for number in range(orphans):
+        put_orphan(trigger, number)
     report = run(PRUNE)
-    assert trigger.state.count_schedules() == (ours if is_much else ours - lost)
-    assert (report.status is Status.FAILED) is is_much
-    assert any("--yes" in problem for problem in report.problems) is is_much
+    assert trigger.state.count_schedules() == (ours if needs_yes else ours - orphans)
+    assert (report.status is Status.FAILED) is needs_yes
+    assert any("--yes" in problem for problem in report.problems) is needs_yes
     assert run(replace(PRUNE, yes=True)).status is Status.IN_SYNC
-    assert trigger.state.count_schedules() == ours - lost
+    assert trigger.state.count_schedules() == ours - orphans
 
 
-def test_each_is_looked_at_again_before_it_goes(cast: Cast, trigger: Standin, run: Sync) -> None:
-    """The task of one, and the owner of another, appear after the list was read."""
-    first, second, third = (orphan(trigger, number) for number in (1, 2, 3))
+def test_each_orphan_is_checked_again_before_it_is_pruned(cast: Cast, trigger: Standin, run: Sync) -> None:
+    """After the list was read, the task of the first appears and the second changes its owner."""
+    first, second, third = (put_orphan(trigger, number) for number in (1, 2, 3))
 
-    def meanwhile(request: Request) -> None:
+    def change_after_listing(request: Request) -> None:
         if "page=" in request.target:
             make_task(cast.alice, cast.artist, id=first.external_id, trigger_schedule_id=first.id)
             trigger.state.put_schedule(replace(second, external_id="somebody's"))
 
-    trigger.after = meanwhile
+    trigger.after = change_after_listing
     report = run(replace(PRUNE, yes=True))
     assert [change.schedule_id for change in report.changes] == [third.id]
     assert {schedule.id for schedule in trigger.state.schedules()} == {first.id, second.id}
 
 
-def test_one_account_only(cast: Cast, task: Task, trigger: Standin, run: Sync) -> None:
-    theirs = make_task(cast.charlie, cast.artist, synced_generation=0)
-    trigger.state.put_schedule(replace(held(trigger, task), active=False))
-    gone = make_task(cast.charlie, cast.artist, deleted_at=timezone.now(), title="", prompt="")
-    put(trigger, key=str(gone.pk), external_id=str(gone.pk))
-    lost = orphan(trigger)
+def test_the_account_option_limits_the_pass_to_one_account(cast: Cast, task: Task, trigger: Standin, run: Sync) -> None:
+    pending = make_task(cast.charlie, cast.artist, synced_generation=0)
+    trigger.state.put_schedule(replace(held_schedule(trigger, task), active=False))
+    deleted = make_task(cast.charlie, cast.artist, deleted_at=timezone.now(), title="", prompt="")
+    put_schedule(trigger, key=str(deleted.pk), external_id=str(deleted.pk))
+    orphan = put_orphan(trigger)
     report = run(replace(PRUNE, account=cast.charlie, yes=True))
-    assert {change.task_id for change in report.changes} == {theirs.pk, gone.pk}
-    assert not held(trigger, task).active
-    assert trigger.state.schedule(lost.id) == lost
+    assert {change.task_id for change in report.changes} == {pending.pk, deleted.pk}
+    assert not held_schedule(trigger, task).active
+    assert trigger.state.schedule(orphan.id) == orphan
 
 
-# --- A list that cannot be believed, or read -------------------------------------------------------------------------
+# --- Lists that are unreliable or cannot be read ---------------------------------------------------------------------
 
 
-def fill(cast: Cast, trigger: Standin, count: int) -> list[Task]:
+def make_synced_tasks(cast: Cast, trigger: Standin, count: int) -> list[Task]:
     tasks = [make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}") for number in range(count)]
-    for number, made in enumerate(tasks):
-        put(trigger, id=f"sched_{number}", key=str(made.pk), external_id=str(made.pk), created=float(number))
+    for number, task in enumerate(tasks):
+        put_schedule(trigger, id=f"sched_{number}", key=str(task.pk), external_id=str(task.pk), created=float(number))
     return tasks
 
 
-def test_a_poisoned_page_is_read_schedule_by_schedule(cast: Cast, trigger: Standin, run: Sync) -> None:
-    tasks = fill(cast, trigger, 250)
-    put(trigger, key="poison", created=120.5, poisoned=True)
-    put(trigger, key="poison too", created=121.5, poisoned=True)
-    trigger.state.put_schedule(replace(held(trigger, tasks[119]), active=False))
+def test_a_page_with_a_poisoned_schedule_is_read_one_schedule_at_a_time(
+    cast: Cast, trigger: Standin, run: Sync
+) -> None:
+    tasks = make_synced_tasks(cast, trigger, 250)
+    put_schedule(trigger, key="poison", created=120.5, poisoned=True)
+    put_schedule(trigger, key="poison too", created=121.5, poisoned=True)
+    trigger.state.put_schedule(replace(held_schedule(trigger, tasks[119]), active=False))
     trigger.asked.clear()
     report = run(PRUNE)
-    assert (report.status, steps(report)) == (Status.IN_SYNC, done(Step.ACTIVATE))
+    assert (report.status, steps_of(report)) == (Status.IN_SYNC, done_steps(Step.ACTIVATE))
     assert "cannot show 2 of its schedules" in report.notes[0]
     assert trigger.asked["GET /api/v1/schedules"] < 50
 
 
-def test_our_own_poisoned_schedule_is_a_failure_that_is_named(cast: Cast, trigger: Standin, run: Sync) -> None:
-    tasks = fill(cast, trigger, 12)
-    trigger.state.put_schedule(replace(held(trigger, tasks[5]), poisoned=True))
+def test_a_poisoned_schedule_of_our_own_task_is_reported_as_a_failure(cast: Cast, trigger: Standin, run: Sync) -> None:
+    tasks = make_synced_tasks(cast, trigger, 12)
+    trigger.state.put_schedule(replace(held_schedule(trigger, tasks[5]), poisoned=True))
     report = run(FULL)
     assert [(change.result, change.task_id) for change in report.changes] == [(Result.FAILED, tasks[5].pk)]
 
 
-def test_a_trigger_that_fails_is_not_taken_for_poison(cast: Cast, trigger: Standin, run: Sync) -> None:
-    fill(cast, trigger, 3)
+def test_a_trigger_outage_is_not_mistaken_for_poisoned_schedules(cast: Cast, trigger: Standin, run: Sync) -> None:
+    make_synced_tasks(cast, trigger, 3)
     trigger.faults.add(Fault("status", status=500))
     report = run(PRUNE)
     assert (report.status, report.changes) == (Status.FAILED, [])
     assert trigger.asked["all"] < 60
 
 
-def test_an_empty_list_without_a_deployment_is_not_believed(cast: Cast, trigger: Standin, run: Sync) -> None:
-    fill(cast, trigger, 3)
+def test_an_empty_list_without_a_deployment_ends_the_pass(cast: Cast, trigger: Standin, run: Sync) -> None:
+    make_synced_tasks(cast, trigger, 3)
     trigger.state.deployed = False
     report = run(replace(PRUNE, yes=True))
     assert (report.status, report.changes) == (Status.FAILED, [])
@@ -502,17 +526,17 @@ def test_an_empty_list_without_a_deployment_is_not_believed(cast: Cast, trigger:
     assert trigger.state.count_schedules() == 3
 
 
-def test_an_empty_list_that_is_true_is_filled_again(cast: Cast, trigger: Standin, run: Sync) -> None:
-    tasks = fill(cast, trigger, 3)
+def test_schedules_that_were_all_deleted_are_created_again(cast: Cast, trigger: Standin, run: Sync) -> None:
+    tasks = make_synced_tasks(cast, trigger, 3)
     for number in range(3):
         trigger.state.remove_schedule(f"sched_{number}")
     assert run(FULL).status is Status.IN_SYNC
-    assert all(held(trigger, task).active for task in tasks)
+    assert all(held_schedule(trigger, task).active for task in tasks)
 
 
-def test_a_dry_run_costs_a_call_a_page_and_one_a_difference(cast: Cast, trigger: Standin, run: Sync) -> None:
-    tasks = fill(cast, trigger, 250)
-    trigger.state.put_schedule(replace(held(trigger, tasks[7]), cron="1 1 * * *"))
+def test_a_dry_run_costs_one_call_per_page_and_one_per_difference(cast: Cast, trigger: Standin, run: Sync) -> None:
+    tasks = make_synced_tasks(cast, trigger, 250)
+    trigger.state.put_schedule(replace(held_schedule(trigger, tasks[7]), cron="1 1 * * *"))
     trigger.asked.clear()
     report = run(replace(PRUNE, is_dry=True))
     assert (report.status, trigger.asked["all"]) == (Status.DRIFT, 3 + 1)
@@ -521,7 +545,7 @@ def test_a_dry_run_costs_a_call_a_page_and_one_a_difference(cast: Cast, trigger:
 @pytest.mark.slow
 def test_10_000_tasks_in_sync_cost_100_calls(cast: Cast, trigger: Standin, run: Sync) -> None:
     trigger.rate_limit = 0
-    fill(cast, trigger, 10_000)
+    make_synced_tasks(cast, trigger, 10_000)
     report = run(replace(PRUNE, is_dry=True))
     assert (report.status, report.tasks, trigger.asked["all"]) == (Status.IN_SYNC, 10_000, 100)
 
@@ -529,8 +553,8 @@ def test_10_000_tasks_in_sync_cost_100_calls(cast: Cast, trigger: Standin, run: 
 # --- The command -----------------------------------------------------------------------------------------------------
 
 
-def command(*arguments: str) -> tuple[int, str, str]:
-    """(exit status, output, errors)"""
+def run_command(*arguments: str) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error)"""
     output, errors = StringIO(), StringIO()
     try:
         call_command("sync_schedules", *arguments, stdout=output, stderr=errors)
@@ -539,33 +563,33 @@ def command(*arguments: str) -> tuple[int, str, str]:
     return 0, output.getvalue(), errors.getvalue()
 
 
-def test_its_exit_statuses(cast: Cast, trigger: Standin) -> None:
+def test_exit_statuses_of_the_command(cast: Cast, trigger: Standin) -> None:
     make_task(cast.alice, cast.artist, synced_generation=0)
-    assert command("--dry-run")[0] == 2
-    assert command() == (0, line_of(Step.CREATE) + "In sync: 1 task, 1 done.\n", "")
-    assert command() == (0, "In sync: 1 task.\n", "")
+    assert run_command("--dry-run")[0] == 2
+    assert run_command() == (0, output_line(Step.CREATE) + "In sync: 1 task, 1 done.\n", "")
+    assert run_command() == (0, "In sync: 1 task.\n", "")
     trigger.faults.add(Fault("status", status=401, message="Invalid or Missing API Key"))
-    status, output, errors = command("--full")
+    status, output, errors = run_command("--full")
     assert (status, output) == (1, "Not in sync: 1 task.\n")
     assert "401, Invalid or Missing API Key" in errors
-    assert command("--full", "--dry-run")[0] == 1
+    assert run_command("--full", "--dry-run")[0] == 1
 
 
-def test_a_second_one_is_refused(db: None) -> None:
+def test_a_second_sync_schedules_is_refused_by_the_lock(db: None) -> None:
     with sync_lock(), pytest.raises(CommandError, match="Another sync_schedules is running") as refusal:
         call_command("sync_schedules")
     assert refusal.value.returncode == 3
 
 
-def line_of(step: Step) -> str:
+def output_line(step: Step) -> str:
     task = Task.objects.get()
     return line(Change(Result.DONE, step, task.pk, task.trigger_schedule_id)) + "\n"
 
 
-def test_it_prints_json(cast: Cast, trigger: Standin) -> None:
-    made = make_task(cast.alice, cast.artist, synced_generation=0)
-    status, output, _ = command("--json", "--dry-run", "--account", "alice@example.com")
-    change = {"result": "planned", "step": "create", "task_id": str(made.pk), "schedule_id": None, "reason": ""}
+def test_the_json_option_prints_the_report_as_json(cast: Cast, trigger: Standin) -> None:
+    task = make_task(cast.alice, cast.artist, synced_generation=0)
+    status, output, _ = run_command("--json", "--dry-run", "--account", "alice@example.com")
+    change = {"result": "planned", "step": "create", "task_id": str(task.pk), "schedule_id": None, "reason": ""}
     assert json.loads(output) == {
         **{"status": "drift", "dry_run": True, "tasks": 1, "changes": [change], "problems": [], "notes": []}
     }
@@ -582,24 +606,24 @@ def test_it_prints_json(cast: Cast, trigger: Standin) -> None:
         (["--account", "nobody@example.com"], "No account"),
     ],
 )
-def test_what_it_cannot_do_is_said(db: None, arguments: list[str], reason: str) -> None:
+def test_invalid_options_are_refused_with_the_reason(db: None, arguments: list[str], reason: str) -> None:
     with pytest.raises(CommandError, match=reason):
         call_command("sync_schedules", *arguments)
 
 
-def test_another_environment_is_refused_before_anything_is_asked(
+def test_another_trigger_environment_is_refused_before_the_first_call(
     task: Task, trigger: Standin, settings: Settings
 ) -> None:
     settings.TRIGGER_NAMESPACE = "staging-"
     Task.objects.update(generation=2)
     trigger.asked.clear()
-    status, _, errors = command("--full", "--prune", "--yes")
+    status, _, errors = run_command("--full", "--prune", "--yes")
     assert (status, trigger.asked["all"]) == (1, 0)
     assert "accept_trigger_environment" in errors
 
 
-class Watch(Command):
-    """Sleeps no second, and is ended when it wants to sleep between two passes for the third time."""
+class ThreePasses(Command):
+    """sync_schedules --watch that does not sleep. It stops at the end of the third pass."""
 
     PAUSE = 60.0
 
@@ -620,68 +644,70 @@ class Watch(Command):
         return self.stdout.getvalue(), self.stderr.getvalue()
 
 
-def test_watching_goes_on_past_a_pass_that_failed(cast: Cast, trigger: Standin) -> None:
-    made = make_task(cast.alice, cast.artist, synced_generation=0)
+def test_watch_continues_after_a_failed_pass(cast: Cast, trigger: Standin) -> None:
+    task = make_task(cast.alice, cast.artist, synced_generation=0)
     trigger.faults.add(Fault("status", status=401, message="Invalid or Missing API Key"))
-    output, errors = Watch(trigger.faults.clear).run_passes()
-    assert held(trigger, made).active
+    output, errors = ThreePasses(trigger.faults.clear).run_passes()
+    assert held_schedule(trigger, task).active
     assert (output.count("Not in sync: 1 task"), output.count("In sync: 1 task")) == (1, 2)
     assert errors.endswith("Stopped.\n")
 
 
-def test_a_term_in_the_middle_of_a_call_ends_the_watch(cast: Cast, trigger: Standin) -> None:
+def test_sigterm_during_a_call_ends_the_watch(cast: Cast, trigger: Standin) -> None:
     def stop(request: Request) -> None:
         raise Stopped
 
-    made = make_task(cast.alice, cast.artist, synced_generation=0)
+    task = make_task(cast.alice, cast.artist, synced_generation=0)
     trigger.before = stop
-    output, errors = Watch(lambda: None).run_passes()
+    output, errors = ThreePasses(lambda: None).run_passes()
     assert (output, errors) == ("", "Stopped.\n")
-    assert Task.objects.get(pk=made.pk).sync_error == ""
+    assert Task.objects.get(pk=task.pk).sync_error == ""
 
 
-def test_it_says_in_json_that_it_is_running_already(db: None) -> None:
+def test_the_json_report_says_already_running(db: None) -> None:
     output = StringIO()
     with sync_lock(), pytest.raises(CommandError):
         call_command("sync_schedules", "--json", stdout=output)
     assert json.loads(output.getvalue()) == {"status": "already_running"}
 
 
-def test_its_help_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_text_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         Command().run_from_argv(["manage.py", "sync_schedules", "--help"])
     assert "10 % of ours" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_pass_while_another_runs_is_left_to_it(db: None) -> None:
+def test_watch_skips_a_pass_while_another_process_has_the_lock(db: None) -> None:
     with sync_lock():
-        _, errors = Watch(lambda: None).run_passes()
+        _, errors = ThreePasses(lambda: None).run_passes()
     assert errors.count("this pass is skipped") == 3
 
 
-def test_the_lock_is_free_again(db: None) -> None:
-    """Also after an exception: a connection of the pool would keep it."""
+def test_the_sync_lock_is_released(db: None) -> None:
+    """Also after an exception: a pooled connection would keep the lock."""
     with suppress(ZeroDivisionError), sync_lock():
         raise ZeroDivisionError
     for _ in range(2):
-        with sync_lock() as is_ours, sync_lock() as is_anothers:
-            assert (is_ours, is_anothers) == (True, False)
+        with sync_lock() as first_has_lock, sync_lock() as second_has_lock:
+            assert (first_has_lock, second_has_lock) == (True, False)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_row_that_somebody_holds_does_not_end_the_pass(transactional_db: None, cast: Cast, trigger: Standin) -> None:
-    """Where the database locks rows; SQLite is one lock as a whole, and the pass says that it failed."""
+def test_a_locked_row_fails_its_task_and_does_not_end_the_pass(
+    transactional_db: None, cast: Cast, trigger: Standin
+) -> None:
+    """PostgreSQL locks rows. SQLite locks the whole database, and there the pass reports a failure."""
     if connection.vendor != "postgresql":
-        pytest.skip("SQLite has no locks of rows")
+        pytest.skip("SQLite has no row locks")
     locked, free = (make_task(cast.alice, cast.artist, synced_generation=0) for _ in range(2))
     other = connection.copy()
     other.set_autocommit(False)
     with closing(other), other.cursor() as cursor, connection.cursor() as ours:
         ours.execute("SET lock_timeout = '50ms'")
         cursor.execute("SELECT 1 FROM tasks_task WHERE id = %s FOR UPDATE", [locked.pk])
-        watching = Watch(lambda: None)
+        watching = ThreePasses(lambda: None)
         report = watching.one_pass(Options(), as_json=True)
         other.rollback()
     assert report is not None
     assert [change.task_id for change in report.changes if change.result is Result.FAILED] == [locked.pk]
-    assert held(trigger, free).active
+    assert held_schedule(trigger, free).active
