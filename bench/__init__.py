@@ -1,1 +1,1 @@
-"""`make bench`: what a request costs, as ratios to a bare view in the same process and to the stand-in itself."""
+"""`make bench`: response times, as ratios to a bare view in the same process and to a round trip to the stand-in."""

@@ -1,4 +1,4 @@
-"""The least that an authenticated answer can cost: REST framework, our authentication, and bytes that are there."""
+"""The bare view, a lower bound for any authenticated response: REST framework, our authentication and fixed bytes."""
 
 import os
 from collections.abc import Callable
@@ -27,8 +27,8 @@ class BareView(APIView):
         return HttpResponse(content(request.query_params["name"]), content_type="application/json")
 
 
-class ForgetView(APIView):
-    """Empties the cache of the worker that answers, and says which one that was."""
+class ClearCacheView(APIView):
+    """Clears the cache of the worker that answers, and returns its process id."""
 
     def post(self, request: Request) -> Response:
         cache.clear()
@@ -39,16 +39,16 @@ def count_queries(get_response: Callable[[HttpRequest], HttpResponseBase]) -> Ca
     def middleware(request: HttpRequest) -> HttpResponseBase:
         if "x-bench-queries" not in request.headers:
             return get_response(request)
-        counted = 0
+        query_count = 0
 
-        def count(execute: Callable[..., object], *arguments: object) -> object:
-            nonlocal counted
-            counted += 1
+        def count_query(execute: Callable[..., object], *arguments: object) -> object:
+            nonlocal query_count
+            query_count += 1
             return execute(*arguments)
 
-        with connection.execute_wrapper(count):
+        with connection.execute_wrapper(count_query):
             response = get_response(request)
-        response["x-bench-queries"] = str(counted)
+        response["x-bench-queries"] = str(query_count)
         return response
 
     return middleware

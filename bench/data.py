@@ -1,4 +1,4 @@
-"""Accounts, tasks and runs to measure with; N tasks are one account's, named by N."""
+"""Creates the accounts, tasks and runs of the benchmark. For each N in SIZES, one account owns N tasks."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ def key_of(size: int) -> str:
     return f"{api_keys.PREFIX}bench_{size}_".ljust(53, "0")
 
 
-def make(folder: Path) -> None:
+def create(folder: Path) -> None:
     state = State(folder)
     artist = Account.objects.create(name="Artist")
     for size in SIZES:
@@ -29,10 +29,10 @@ def make(folder: Path) -> None:
         AccountEmail.objects.create(account=owner, email=f"owner{size}@example.com")
         key = key_of(size)
         digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
-        # Noted as used in the future, so that no measured request writes it down.
-        used = timezone.now() + timedelta(days=1)
+        # last_used_at is in the future, so that no measured request updates it.
+        last_used_at = timezone.now() + timedelta(days=1)
         ApiKey.objects.create(
-            account=owner, name="Bench", prefix=api_keys.prefix_of(key), digest=digest, last_used_at=used
+            account=owner, name="Bench", prefix=api_keys.prefix_of(key), digest=digest, last_used_at=last_used_at
         )
         for number in range(size):
             make_task(state, owner, artist, number)
@@ -54,7 +54,7 @@ def make(folder: Path) -> None:
 
 
 def make_task(state: State, owner: Account, artist: Account, number: int) -> None:
-    """A daily one, that fires hours from now."""
+    """Creates a daily task with past runs. Its next run is in about 12 hours."""
     now = timezone.now()
     cron = f"{number % 60} {(now.hour + 12) % 24} * * *"
     task = Task.objects.create(

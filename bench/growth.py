@@ -1,6 +1,6 @@
-"""How a request grows with the number of tasks in the database: 1,000 against 1,000,000, SQLite and PostgreSQL.
+"""Growth of response times from 1,000 to 1,000,000 tasks in the database, with SQLite and PostgreSQL.
 
-The work of one request in this process, without HTTP: what differs is the database, and nothing else should show.
+Requests run inside one process, without HTTP, so that only the time of the database differs.
 """
 
 import os
@@ -15,22 +15,22 @@ PER_ACCOUNT = 50
 
 
 def main(folder: Path) -> list[tuple[str, ...]]:
-    """Each database in a process of its own, since Django knows one."""
+    """Measures each database in its own process, since Django is configured with one database."""
     rows: list[tuple[str, ...]] = []
     for name, url in (("SQLite", f"sqlite:///{folder / 'growth.sqlite3'}"), ("PostgreSQL", POSTGRES_URL)):
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.growing"],
+        completed = subprocess.run(
+            [sys.executable, "-m", "bench.growth_process"],
             env={**os.environ, "DATABASE_URL": url},
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
-            rows.append((name, done.stderr.strip().splitlines()[-1], "", "", ""))
+        if completed.returncode:
+            rows.append((name, completed.stderr.strip().splitlines()[-1], "", "", ""))
             continue
-        for line in done.stdout.splitlines():
-            what, small, large = line.split("\t")
-            rows.append((name, what, f"{small} ms", f"{large} ms", f"{float(large) / float(small):.2f} x"))
+        for line in completed.stdout.splitlines():
+            request, small, large = line.split("\t")
+            rows.append((name, request, f"{small} ms", f"{large} ms", f"{float(large) / float(small):.2f} x"))
     return rows
 
 

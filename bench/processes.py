@@ -1,4 +1,4 @@
-"""The stand-in and the service as they are run, and what the machine says of them."""
+"""Starts the stand-in and the service as processes, and measures their CPU time and memory."""
 
 import json
 import os
@@ -32,9 +32,9 @@ class StandinProcess:
     def control(self, method: str, path: str, body: Any = None) -> Any:
         http = HTTPConnection(str(urlsplit(self.url).hostname), urlsplit(self.url).port, timeout=30)
         http.request(method, f"/standin/{path}", json.dumps(body) if body else None)
-        answer = json.loads(http.getresponse().read())
+        response_body = json.loads(http.getresponse().read())
         http.close()
-        return answer
+        return response_body
 
     def set_latency(self, seconds: float) -> None:
         self.control("DELETE", "faults")
@@ -45,20 +45,20 @@ class StandinProcess:
         self.control("DELETE", "faults")
         self.control("POST", "faults", {"kind": "hang", "seconds": 20})
 
-    def asked(self) -> int:
+    def call_count(self) -> int:
         return int(self.control("GET", "asked")["asked"].get("all", 0))
 
-    def connections(self) -> int:
-        """The most that were in use at once since this was last asked."""
+    def most_connections(self) -> int:
+        """The highest number of concurrent connections since the last call of this method."""
         return int(self.control("GET", "asked")["most_in_use"])
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self.process.terminate()
         self.process.wait(20)
 
 
 class ServiceProcess:
-    """Gunicorn as the README runs it."""
+    """Gunicorn with the options of the README."""
 
     def __init__(self, environment: dict[str, str], *, workers: int = 2) -> None:
         self.port = free_port()
@@ -68,10 +68,10 @@ class ServiceProcess:
             env={**environment, "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)},
             start_new_session=True,
         )
-        self.count = workers
-        until = time.monotonic() + 60
-        while len(self.workers()) < workers or not self.is_open():
-            if time.monotonic() > until:
+        self.worker_count = workers
+        deadline = time.monotonic() + 60
+        while len(self.worker_pids()) < workers or not self.is_open():
+            if time.monotonic() > deadline:
                 raise RuntimeError("The service did not start.")
             time.sleep(0.1)
 
@@ -79,51 +79,52 @@ class ServiceProcess:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def workers(self) -> list[int]:
+    def worker_pids(self) -> list[int]:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in children.split()]
 
-    def cpu(self) -> float:
-        """Seconds that the workers have used, of both kinds."""
-        fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in self.workers()]
+    def cpu_seconds(self) -> float:
+        """User and system CPU seconds of all workers."""
+        fields = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in self.worker_pids()]
         return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS
 
     def peak_memory(self) -> float:
-        """MB, of all workers together."""
-        lines = [line for pid in self.workers() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+        """Peak memory of all workers together, in MB."""
+        lines = [line for pid in self.worker_pids() for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
-    def forget(self, key: str) -> None:
-        """Empties the caches of all workers."""
-        seen: set[int] = set()
-        while len(seen) < self.count:
+    def clear_caches(self, key: str) -> None:
+        """Clears the caches of all workers. Repeats the request until each worker has answered it."""
+        cleared: set[int] = set()
+        while len(cleared) < self.worker_count:
             with Client(self.port, key) as client:
-                seen.add(json.loads(client.send("POST", "/bench/forget")[1])["worker"])
+                cleared.add(json.loads(client.send("POST", "/bench/clear-cache")[1])["worker"])
 
-    def end(self) -> None:
+    def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(20)
 
 
 class Client:
-    """One connection that stays open."""
+    """An HTTP client with one persistent connection."""
 
     def __init__(self, port: int, key: str) -> None:
         self.http = HTTPConnection("127.0.0.1", port, timeout=60)
         self.headers = {"x-api-key": key}
 
     def send(self, method: str, path: str, **headers: str) -> tuple[float, bytes, Any]:
-        """(seconds, body, headers of the answer)"""
-        begun = time.perf_counter()
+        """Returns (seconds, response body, response headers)."""
+        started_at = time.perf_counter()
         self.http.request(method, path, headers={**self.headers, **headers})
         response = self.http.getresponse()
         body = response.read()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started_at
         if response.status != 200:
             raise RuntimeError(f"{method} {path}: {response.status} {body[:300]!r}")
         return seconds, body, response.headers
 
     def get(self, path: str) -> float:
+        """Returns the seconds of the request."""
         return self.send("GET", path)[0]
 
     def __enter__(self) -> Self:

@@ -1,9 +1,9 @@
 from django.urls import include, path
 
-from bench.bare import BareView, ForgetView
+from bench.bare import BareView, ClearCacheView
 
 urlpatterns = [
     path("bench/bare", BareView.as_view()),
-    path("bench/forget", ForgetView.as_view()),
+    path("bench/clear-cache", ClearCacheView.as_view()),
     path("", include("recoup.urls")),
 ]

@@ -1,4 +1,4 @@
-"""The people of the tests. Alice owns, Bob shares her organization, Charlie is a stranger, Dora is an admin."""
+"""The accounts of the tests. Alice owns data, Bob shares her organization, Charlie is a stranger, Dora is an admin."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,17 +21,17 @@ class Cast:
     artist: Account
 
     def person(self, name: str) -> Account:
-        found: Account = getattr(self, name)
-        return found
+        account: Account = getattr(self, name)
+        return account
 
 
 def make_cast() -> Cast:
-    label, elsewhere = Organization.objects.create(name="Label"), Organization.objects.create(name="Elsewhere")
+    label, other_organization = Organization.objects.create(name="Label"), Organization.objects.create(name="Elsewhere")
     staff = Organization.objects.create(name="Staff", grants_admin=True)
     return Cast(
         alice=make_account("Alice", label),
         bob=make_account("Bob", label),
-        charlie=make_account("Charlie", elsewhere),
+        charlie=make_account("Charlie", other_organization),
         dora=make_account("Dora", staff),
         artist=Account.objects.create(name="The Artist"),
     )
@@ -46,7 +46,7 @@ def make_account(name: str, *organizations: Organization) -> Account:
 
 
 def make_key(account: Account, **fields: datetime | None) -> str:
-    """A new key of the account, in full."""
+    """Creates an API key for the account and returns it in plain text."""
     key = api_keys.create()
     digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
     ApiKey.objects.create(account=account, name="Test", prefix=api_keys.prefix_of(key), digest=digest, **fields)
@@ -54,8 +54,8 @@ def make_key(account: Account, **fields: datetime | None) -> str:
 
 
 def make_task(account: Account, artist: Account, **fields: Any) -> Task:
-    """A task that Trigger.dev holds, unless the fields say otherwise."""
-    made = {
+    """Creates a task that is in sync with Trigger.dev, unless `fields` change that."""
+    values = {
         "title": "Weekly report",
         "prompt": "Write it.",
         "schedule": "0 9 * * *",
@@ -63,4 +63,4 @@ def make_task(account: Account, artist: Account, **fields: Any) -> Task:
         "schedule_changed_at": timezone.now(),
         **fields,
     }
-    return Task.objects.create(account=account, artist_account=artist, **made)
+    return Task.objects.create(account=account, artist_account=artist, **values)

@@ -1,4 +1,4 @@
-"""A test client that holds every answer of the API to the schema, without a test having to ask for it."""
+"""A test client that validates every API response against the OpenAPI schema."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,24 +9,24 @@ from typing import Any
 import time_machine
 from rest_framework.test import APIClient
 
-from tests.contract.validation import check_answer
+from tests.contract.validation import check_response
 
 
 @contextmanager
 def later(**period: float) -> Iterator[None]:
-    """So much time has passed: `later(minutes=10)`."""
+    """Moves the clock forward, for example `later(minutes=10)`."""
     with time_machine.travel(datetime.now(UTC) + timedelta(**period)):
         yield
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Real time, for what other threads do."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Waits in real time, at most ten seconds, until another thread makes the condition true."""
     pause = threading.Event()
     for _ in range(2000):
-        if is_so():
+        if condition():
             return
         pause.wait(0.005)
-    raise AssertionError("it never came to that")
+    raise AssertionError("the condition did not become true within 10 seconds")
 
 
 class ContractClient(APIClient):
@@ -35,11 +35,12 @@ class ContractClient(APIClient):
 
     def request(self, **request: Any) -> Any:
         response = super().request(**request)
-        check_answer(request["REQUEST_METHOD"], request["PATH_INFO"], response)
+        check_response(request["REQUEST_METHOD"], request["PATH_INFO"], response)
         return response
 
 
 def with_key(key: str) -> ContractClient:
+    """A client that sends this API key."""
     client = ContractClient()
     client.credentials(HTTP_X_API_KEY=key)
     return client

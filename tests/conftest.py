@@ -27,7 +27,7 @@ PROD = {"id": "cmenvprod0000000000000001", "name": "prod"}
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What a test wants to be read also when it passed: its seed, and what it measured."""
+    """Prints what tests recorded with `record_property`: their seed and measurements, also when they pass."""
     for reports in terminalreporter.stats.values():
         for report in reports:
             if getattr(report, "when", "") == "call":
@@ -37,14 +37,14 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def trigger(settings: Settings) -> Iterator[Standin]:
-    """Trigger.dev, behind a mock of the wire; any other request over HTTP fails the test."""
+    """The Trigger.dev stand-in behind a mock of `requests`. Any other HTTP request fails the test."""
     settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY = TRIGGER_URL, TRIGGER_KEY
     settings.TRIGGER_IS_LOCAL = True
-    settings.WHITENOISE_USE_FINDERS = False  # every client would look through all static files
+    settings.WHITENOISE_USE_FINDERS = False  # otherwise each client scans all static files
     standin = Standin(State(), {TRIGGER_KEY: PROD})
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         for method in ("GET", "POST", "PUT", "DELETE"):
-            mock.add_callback(method, re.compile(re.escape(TRIGGER_URL) + "/.*"), callback=mocked(standin))
+            mock.add_callback(method, re.compile(re.escape(TRIGGER_URL) + "/.*"), callback=callback_for(standin))
         yield standin
         waiting.lookout().finish()
         waiting.waiting.cache_clear()
@@ -55,8 +55,8 @@ def trigger(settings: Settings) -> Iterator[Standin]:
     standin.state.close()
 
 
-def mocked(standin: Standin) -> Callable[[requests.PreparedRequest], Any]:
-    def answer(prepared: requests.PreparedRequest) -> Any:
+def callback_for(standin: Standin) -> Callable[[requests.PreparedRequest], Any]:
+    def callback(prepared: requests.PreparedRequest) -> Any:
         body = prepared.body or b""
         request = Request(
             str(prepared.method),
@@ -79,7 +79,7 @@ def mocked(standin: Standin) -> Callable[[requests.PreparedRequest], Any]:
             standin.late.append(request)
         raise requests.ReadTimeout("Read timed out")
 
-    return answer
+    return callback
 
 
 def as_tuple(reply: Reply) -> tuple[int, dict[str, str], bytes]:
@@ -113,21 +113,21 @@ def use_redis(settings: Settings, url: str) -> None:
 
 @pytest.fixture
 def redis(settings: Settings) -> Iterator[None]:
-    """One that may be emptied: TEST_REDIS_URL names it. For one test at a time, of all processes that test."""
+    """The Redis at TEST_REDIS_URL, which is emptied. A file lock gives it to one test process at a time."""
     if "TEST_REDIS_URL" not in os.environ:
         pytest.skip("TEST_REDIS_URL is not set")
-    local = settings.CACHES
+    local_caches = settings.CACHES
     with (settings.VAR_DIR / "test-redis.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         use_redis(settings, os.environ["TEST_REDIS_URL"])
         cache.clear()
         yield
         upstream.finish()
-        settings.CACHES, settings.CACHE_IS_SHARED = local, False
+        settings.CACHES, settings.CACHE_IS_SHARED = local_caches, False
 
 
 @pytest.fixture
 def clock() -> Iterator[time_machine.Traveller]:
-    """At the beginning of a minute, and still until somebody moves it."""
+    """A clock that is stopped at the start of a minute. The test moves it."""
     with time_machine.travel(datetime.fromisoformat("2026-11-24T12:00:00+00:00"), tick=False) as traveller:
         yield traveller

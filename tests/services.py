@@ -1,4 +1,4 @@
-"""Services as they are run: gunicorn with its workers, on the database of the test."""
+"""Runs the service as in production: gunicorn with its workers, on the database of the test."""
 
 import os
 import random
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def free_port() -> int:
-    """Below the ports that the system gives to connections: one of those may be taken before it is listened on."""
+    """A port below the ephemeral range, so that no outgoing connection takes it before the service listens."""
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
@@ -31,18 +31,18 @@ def is_open(port: int) -> bool:
 
 
 def database_url() -> str:
-    chosen = connection.settings_dict
+    database = connection.settings_dict
     if connection.vendor == "sqlite":
-        return f"sqlite:///{chosen['NAME']}"
-    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**chosen)
+        return f"sqlite:///{database['NAME']}"
+    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database)
 
 
 class Service:
-    """Gunicorn with its workers, as one group of processes."""
+    """Gunicorn with its workers, as one process group."""
 
     def __init__(self, environment: Mapping[str, str], log: Path) -> None:
         self.environment, self.port, self.log = environment, free_port(), log
-        self.is_stopped = self.is_down = False
+        self.is_suspended = self.is_down = False
         self.resumed_at = 0.0
         self.start()
 
@@ -55,9 +55,9 @@ class Service:
                 stderr=log,
                 start_new_session=True,
             )
-        until = time.monotonic() + 30
+        deadline = time.monotonic() + 30
         while not is_open(self.port):
-            assert time.monotonic() < until, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
@@ -69,14 +69,14 @@ class Service:
         self.signal(signal.SIGKILL)
         self.process.wait(20)
 
-    def start_again(self) -> None:
+    def restart(self) -> None:
         self.start()
         self.is_down = False
 
-    def stop(self) -> None:
-        self.is_stopped = True
+    def suspend(self) -> None:
+        self.is_suspended = True
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         self.signal(signal.SIGCONT)
-        self.is_stopped, self.resumed_at = False, time.monotonic()
+        self.is_suspended, self.resumed_at = False, time.monotonic()

@@ -1,6 +1,6 @@
-"""Holds a body to our generated schema, which `test_contract` holds to the published one.
+"""Validates response bodies against our generated schema. `test_contract` compares that with the published schema.
 
-Objects that are ours may have no other keys than the schema lists; a run may, since Trigger.dev may add some.
+Our own objects may only have the keys in the schema. Runs may have more, since Trigger.dev may add some.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ def generated() -> dict[str, Any]:
 
 
 @cache
-def closed_components() -> dict[str, Any]:
+def strict_components() -> dict[str, Any]:
     components = generated()["components"]["schemas"]
     return {
         name: schema if name in OPEN_COMPONENTS else {**schema, "additionalProperties": False}
@@ -27,8 +27,8 @@ def closed_components() -> dict[str, Any]:
     }
 
 
-def check_answer(method: str, path: str, response: Any) -> None:
-    """Fails with the first key of the body that is not as the schema says. A HEAD or an OPTIONS has no such body."""
+def check_response(method: str, path: str, response: Any) -> None:
+    """Fails at the first key that does not match the schema. HEAD and OPTIONS responses are not checked."""
     if method in ("HEAD", "OPTIONS") or not path.startswith("/api/") or path.startswith("/api/schema"):
         return
     if response.status_code == 304:
@@ -36,21 +36,21 @@ def check_answer(method: str, path: str, response: Any) -> None:
         assert "304" in generated()["paths"][path.rstrip("/")][method.lower()]["responses"]
         return
     assert response["content-type"] == "application/json", response["content-type"]
-    validator(documented(method, path.rstrip("/"), response.status_code)).validate(response.json())
+    validator(documented_component(method, path.rstrip("/"), response.status_code)).validate(response.json())
 
 
-def documented(method: str, path: str, status: int) -> str:
-    """The component that a status is documented with; what no operation documents has the error shape of its path."""
+def documented_component(method: str, path: str, status: int) -> str:
+    """The component documented for this status. Undocumented errors use the error component of the path."""
     operation = generated()["paths"].get(path, {}).get(method.lower(), {})
-    answer = operation.get("responses", {}).get(str(status))
-    if answer is None:
-        assert status >= 400, f"{method} {path} answered {status}, which the schema does not know"
+    response = operation.get("responses", {}).get(str(status))
+    if response is None:
+        assert status >= 400, f"{method} {path} answered {status}, which is not in the schema"
         return "TaskRunsErrorResponse" if path == "/api/tasks/runs" else "Error"
-    reference: str = answer["content"]["application/json"]["schema"]["$ref"]
+    reference: str = response["content"]["application/json"]["schema"]["$ref"]
     return reference.rsplit("/", 1)[1]
 
 
 @cache
 def validator(component: str) -> Draft202012Validator:
-    schema = {"$ref": f"#/components/schemas/{component}", "components": {"schemas": closed_components()}}
+    schema = {"$ref": f"#/components/schemas/{component}", "components": {"schemas": strict_components()}}
     return Draft202012Validator(schema, format_checker=FormatChecker())

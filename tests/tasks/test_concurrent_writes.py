@@ -1,4 +1,4 @@
-"""Writers at the same time, with real threads, connections and transactions."""
+"""Concurrent writes, with real threads, connections and transactions."""
 
 import random
 import threading
@@ -33,8 +33,8 @@ def task(transactional_db: None, cast: Cast) -> Task:
     return make_task(cast.alice, cast.artist, synced_generation=0)
 
 
-def at_once(*actions: Callable[[], Any]) -> list[Any]:
-    """Runs each in a thread, which gives its connection back; what they returned."""
+def run_concurrently(*actions: Callable[[], Any]) -> list[Any]:
+    """Runs each action in its own thread, closes the thread's connections, and returns the results."""
     results: list[Any] = [None] * len(actions)
     barrier = threading.Barrier(len(actions))
 
@@ -53,7 +53,7 @@ def at_once(*actions: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def patch(key: str, task: Task, **changes: Any) -> Callable[[], int]:
+def patch_request(key: str, task: Task, **changes: Any) -> Callable[[], int]:
     def send() -> int:
         client = APIClient(raise_request_exception=False)
         client.credentials(HTTP_X_API_KEY=key)
@@ -62,10 +62,10 @@ def patch(key: str, task: Task, **changes: Any) -> Callable[[], int]:
     return send
 
 
-def test_no_transaction_is_open_while_trigger_is_asked(task: Task, cast: Cast, trigger: Standin) -> None:
-    opened: list[bool] = []
-    trigger.before = lambda request: opened.append(connection.in_atomic_block)
-    patch(make_key(cast.alice), task, schedule="1 1 * * *")()
+def test_no_transaction_is_open_during_a_call_to_trigger(task: Task, cast: Cast, trigger: Standin) -> None:
+    in_transaction: list[bool] = []
+    trigger.before = lambda request: in_transaction.append(connection.in_atomic_block)
+    patch_request(make_key(cast.alice), task, schedule="1 1 * * *")()
     staff = Client()
     staff.force_login(get_user_model().objects.create_superuser("staff", password="a long password"))
     staff.post(
@@ -74,61 +74,67 @@ def test_no_transaction_is_open_while_trigger_is_asked(task: Task, cast: Cast, t
     )
     staff.post(f"/admin/tasks/task/{task.pk}/delete/", {"post": "yes"})
     assert trigger.state.count_schedules() == 0
-    assert len(opened) >= 6
-    assert not any(opened)
+    assert len(in_transaction) >= 6
+    assert not any(in_transaction)
 
 
-def close_circuit(passing: time_machine.Traveller) -> None:
-    """After repeated failures nothing is sent, but these writers have to meet at Trigger.dev."""
+def close_circuit_breakers(clock: time_machine.Traveller) -> None:
+    """An open circuit breaker sends no calls, but the writes of the next round must reach Trigger.dev."""
     while upstream.gate().has_open_breaker():
-        passing.shift(PAUSE + TRIAL_TIMEOUT)
+        clock.shift(PAUSE + TRIAL_TIMEOUT)
         with suppress(errors.TriggerError):
             upstream.client().retrieve_schedule("unknown", deadline=upstream.deadline_from_now())
         upstream.settle_down()
 
 
-def check_rounds(task: Task, cast: Cast, trigger: Standin, *, rounds: int, seed: int) -> None:
-    with time_machine.travel(timezone.now()) as passing, override_settings(TRIGGER_CALLS_PER_MINUTE=10**6):
-        play_rounds(task, cast, trigger, passing, rounds=rounds, seed=seed)
+def check_newest_write_wins(task: Task, cast: Cast, trigger: Standin, *, rounds: int, seed: int) -> None:
+    with time_machine.travel(timezone.now()) as clock, override_settings(TRIGGER_CALLS_PER_MINUTE=10**6):
+        patch_in_rounds(task, cast, trigger, clock, rounds=rounds, seed=seed)
 
 
-def play_rounds(
-    task: Task, cast: Cast, trigger: Standin, passing: time_machine.Traveller, *, rounds: int, seed: int
+def patch_in_rounds(
+    task: Task, cast: Cast, trigger: Standin, clock: time_machine.Traveller, *, rounds: int, seed: int
 ) -> None:
     trigger.rate_limit = 0
-    chance, key = random.Random(seed), make_key(cast.alice)
+    rng, key = random.Random(seed), make_key(cast.alice)
     for number in range(rounds):
-        if chance.random() < 0.5:
-            kind: Any = chance.choice(["late", "reset", "status", "hang"])
-            trigger.faults.add(Fault(kind, method=chance.choice(["POST", "GET"]), path="/api/v1/schedules*", times=1))
-        one, other = (f"{number % 60} {hour} * * *" for hour in (1, 2))
-        statuses = at_once(patch(key, task, schedule=one), patch(key, task, schedule=other, enabled=True))
+        if rng.random() < 0.5:
+            kind: Any = rng.choice(["late", "reset", "status", "hang"])
+            trigger.faults.add(Fault(kind, method=rng.choice(["POST", "GET"]), path="/api/v1/schedules*", times=1))
+        first, second = (f"{number % 60} {hour} * * *" for hour in (1, 2))
+        statuses = run_concurrently(
+            patch_request(key, task, schedule=first), patch_request(key, task, schedule=second, enabled=True)
+        )
         assert statuses == [200, 200], f"seed {seed}, round {number}"
-        close_circuit(passing)
+        close_circuit_breakers(clock)
     trigger.faults.clear()
     trigger.do_late()
     row = Task.objects.get(pk=task.pk)
     if row.sync_status != SyncStatus.IN_SYNC:
         settle(task.pk, at=timezone.now() + 2 * UNSETTLED_FOR)
     row = Task.objects.get(pk=task.pk)
-    held = trigger.state.schedule(str(task.pk))
-    assert held is not None
-    assert (row.sync_status, held.cron) == (SyncStatus.IN_SYNC, row.schedule), f"seed {seed}"
+    schedule = trigger.state.schedule(str(task.pk))
+    assert schedule is not None
+    assert (row.sync_status, schedule.cron) == (SyncStatus.IN_SYNC, row.schedule), f"seed {seed}"
     assert trigger.state.count_schedules() == 1
 
 
-def test_two_patches_at_once_end_with_the_newer(task: Task, cast: Cast, trigger: Standin) -> None:
-    check_rounds(task, cast, trigger, rounds=10, seed=1)
+def test_after_two_concurrent_patches_the_newer_generation_is_synced(task: Task, cast: Cast, trigger: Standin) -> None:
+    check_newest_write_wins(task, cast, trigger, rounds=10, seed=1)
 
 
 @pytest.mark.slow
-def test_two_patches_at_once_500_times_end_with_the_newer(task: Task, cast: Cast, trigger: Standin) -> None:
-    check_rounds(task, cast, trigger, rounds=500, seed=2)
+def test_after_two_concurrent_patches_the_newer_generation_is_synced_500_times(
+    task: Task, cast: Cast, trigger: Standin
+) -> None:
+    check_newest_write_wins(task, cast, trigger, rounds=500, seed=2)
 
 
-def test_two_writers_of_different_fields_lose_nothing(task: Task, cast: Cast) -> None:
+def test_concurrent_patches_of_different_fields_are_both_kept(task: Task, cast: Cast) -> None:
     key = make_key(cast.alice)
     for number in range(5):
-        at_once(patch(key, task, title=f"title {number}"), patch(key, task, prompt=f"prompt {number}"))
+        run_concurrently(
+            patch_request(key, task, title=f"title {number}"), patch_request(key, task, prompt=f"prompt {number}")
+        )
         row = Task.objects.get(pk=task.pk)
         assert (row.title, row.prompt) == (f"title {number}", f"prompt {number}")

@@ -1,4 +1,4 @@
-"""Idempotency-Key on POST /api/tasks: agents retry, and get what they made and nothing twice."""
+"""Idempotency keys on POST /api/tasks: an agent that retries gets the same task and creates nothing twice."""
 
 import json
 import threading
@@ -24,128 +24,137 @@ PATH = "/api/tasks"
 
 
 @pytest.fixture(autouse=True)
-def linked(cast: Cast) -> None:
+def link_artist_to_label(cast: Cast) -> None:
     ArtistLink.objects.create(artist_account=cast.artist, organization=Organization.objects.get(name="Label"))
 
 
-def body(cast: Cast, **changes: Any) -> dict[str, Any]:
-    made = {"title": "Report", "prompt": "Write it.", "schedule": "0 9 * * 1-5"}
-    return {**made, "artist_account_id": str(cast.artist.pk), **changes}
+def task_body(cast: Cast, **changes: Any) -> dict[str, Any]:
+    fields = {"title": "Report", "prompt": "Write it.", "schedule": "0 9 * * 1-5"}
+    return {**fields, "artist_account_id": str(cast.artist.pk), **changes}
 
 
-def post(api: APIClient, data: Any, key: str | None = "once") -> Any:
+def post_task(api: APIClient, data: Any, key: str | None = "once") -> Any:
     headers = {} if key is None else {"Idempotency-Key": key}
     return api.post(PATH, data, format="json", headers=headers)
 
 
-def made(response: Any) -> Any:
+def created_task(response: Any) -> Any:
     assert response.status_code == 200, response.content
     (task,) = response.json()["tasks"]
     return task
 
 
-def test_a_repeated_post_gives_the_task_as_it_is_now(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
-    first = post(alice_api, body(cast))
-    alice_api.patch(PATH, {"id": made(first)["id"], "title": "Renamed"}, format="json")
-    again = post(alice_api, body(cast))
-    assert (made(again)["id"], made(again)["title"]) == (made(first)["id"], "Renamed")
-    assert (first.get("Idempotent-Replayed"), again["Idempotent-Replayed"]) == (None, "true")
+def test_a_repeated_idempotency_key_returns_the_current_task(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    first = post_task(alice_api, task_body(cast))
+    alice_api.patch(PATH, {"id": created_task(first)["id"], "title": "Renamed"}, format="json")
+    second = post_task(alice_api, task_body(cast))
+    assert (created_task(second)["id"], created_task(second)["title"]) == (created_task(first)["id"], "Renamed")
+    assert (first.get("Idempotent-Replayed"), second["Idempotent-Replayed"]) == (None, "true")
     assert (Task.objects.count(), trigger.state.count_schedules()) == (1, 1)
 
 
-def test_the_same_body_written_otherwise_is_the_same(alice_api: ContractClient, cast: Cast) -> None:
-    first = made(post(alice_api, body(cast)))
-    turned = dict(reversed(body(cast, artist_account_id=str(cast.artist.pk).upper()).items()))
-    raw = json.dumps(turned, indent=3).encode()
-    again = alice_api.generic("POST", PATH, raw, content_type="application/json", headers={"Idempotency-Key": " once "})  # type: ignore[arg-type]
-    assert made(again)["id"] == first["id"]
+def test_the_same_body_in_another_notation_counts_as_the_same(alice_api: ContractClient, cast: Cast) -> None:
+    first = created_task(post_task(alice_api, task_body(cast)))
+    reordered = dict(reversed(task_body(cast, artist_account_id=str(cast.artist.pk).upper()).items()))
+    raw: Any = json.dumps(reordered, indent=3).encode()
+    headers = {"Idempotency-Key": " once "}
+    second = alice_api.generic("POST", PATH, raw, content_type="application/json", headers=headers)
+    assert created_task(second)["id"] == first["id"]
 
 
 @pytest.mark.parametrize("change", [{"title": "Other"}, {"model": "x"}, {"timezone": "UTC"}])
-def test_another_body_is_a_409_and_makes_nothing(alice_api: ContractClient, cast: Cast, change: Any) -> None:
-    post(alice_api, body(cast))
-    response = post(alice_api, body(cast, **change))
+def test_the_same_idempotency_key_with_a_different_body_is_a_409(
+    alice_api: ContractClient, cast: Cast, change: Any
+) -> None:
+    post_task(alice_api, task_body(cast))
+    response = post_task(alice_api, task_body(cast, **change))
     assert (response.status_code, response.json()["error"]) == (409, 409)
     assert "a different body" in response.json()["message"]
     assert Task.objects.count() == 1
 
 
-def test_another_caller_or_key_or_none_makes_another_task(alice_api: ContractClient, cast: Cast) -> None:
+def test_another_caller_another_key_or_no_key_creates_another_task(alice_api: ContractClient, cast: Cast) -> None:
     bob_api = with_key(make_key(cast.bob))
     keys = [(alice_api, "once"), (bob_api, "once"), (alice_api, "twice"), (alice_api, None)]
-    tasks = {made(post(api, body(cast), key))["id"] for api, key in keys}
+    tasks = {created_task(post_task(api, task_body(cast), key))["id"] for api, key in keys}
     assert len(tasks) == 4
 
 
-def test_access_is_checked_anew(cast: Cast) -> None:
-    """Bob made it for Alice, and has left her organization."""
-    bob_api, ordered = with_key(make_key(cast.bob)), body(cast, account_id=str(cast.alice.pk))
-    made(post(bob_api, ordered))
+def test_a_repeated_request_is_checked_for_access_again(cast: Cast) -> None:
+    """Bob created the task for Alice and then left her organization."""
+    bob_api, request_body = with_key(make_key(cast.bob)), task_body(cast, account_id=str(cast.alice.pk))
+    created_task(post_task(bob_api, request_body))
     Membership.objects.filter(account=cast.bob).delete()
-    assert post(bob_api, ordered).status_code == 403
+    assert post_task(bob_api, request_body).status_code == 403
 
 
-def test_what_was_deleted_is_not_made_again(alice_api: ContractClient, cast: Cast) -> None:
-    task = made(post(alice_api, body(cast)))
+def test_a_repeated_idempotency_key_of_a_deleted_task_is_a_409(alice_api: ContractClient, cast: Cast) -> None:
+    task = created_task(post_task(alice_api, task_body(cast)))
     alice_api.delete(PATH, {"id": task["id"]}, format="json")
-    response = post(alice_api, body(cast))
+    response = post_task(alice_api, task_body(cast))
     assert (response.status_code, "has been deleted" in response.json()["message"]) == (409, True)
 
 
-def test_only_successes_are_kept(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
-    assert post(alice_api, body(cast, schedule="nonsense")).status_code == 400
+def test_a_failed_request_does_not_use_up_the_idempotency_key(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    assert post_task(alice_api, task_body(cast, schedule="nonsense")).status_code == 400
     refusal = Fault("status", method="POST", status=422, message="Invalid cron expression: too modern", times=1)
     trigger.faults.add(refusal)
-    assert post(alice_api, body(cast)).status_code == 400
+    assert post_task(alice_api, task_body(cast)).status_code == 400
     assert (TaskCreation.objects.count(), Task.objects.count()) == (0, 0)
-    assert made(post(alice_api, body(cast)))["sync_status"] == "in_sync"
+    assert created_task(post_task(alice_api, task_body(cast)))["sync_status"] == "in_sync"
 
 
-def test_a_repeat_waits_for_the_first_and_is_not_given_a_task_that_is_taken_back(
+def test_a_concurrent_repeat_waits_and_does_not_return_a_task_that_is_rolled_back(
     alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings
 ) -> None:
-    """It arrives while Trigger.dev is about to refuse the first one, which is held up as long as the repeat waits."""
-    other, answers = with_key(make_key(cast.alice)), list[Any]()
+    """The repeat arrives while Trigger.dev handles the first request, which continues after the repeat timed out."""
+    second_client, responses = with_key(make_key(cast.alice)), list[Any]()
 
     def repeat(request: Request) -> None:
         trigger.before = lambda request: None
         settings.REQUEST_DEADLINE = 0.2
-        answers.append(post(other, body(cast)))
+        responses.append(post_task(second_client, task_body(cast)))
 
     trigger.before = repeat
     refusal = "Invalid IANA timezone: 'UTC'"
     trigger.faults.add(Fault("status", path="/api/v1/schedules/*", status=404, message="Schedule not found"))
     trigger.faults.add(Fault("status", method="POST", status=422, message=refusal))
-    first = post(alice_api, body(cast))
-    assert (first.status_code, answers[0].status_code, answers[0]["Retry-After"]) == (400, 409, "2")
+    first = post_task(alice_api, task_body(cast))
+    assert (first.status_code, responses[0].status_code, responses[0]["Retry-After"]) == (400, 409, "2")
     assert (Task.objects.count(), TaskCreation.objects.count()) == (0, 0)
 
 
-def test_what_a_killed_request_left_is_given_after_its_lease(alice_api: ContractClient, cast: Cast) -> None:
-    first = made(post(alice_api, body(cast)))
+def test_the_task_of_a_killed_request_is_returned_after_its_lease(alice_api: ContractClient, cast: Cast) -> None:
+    first = created_task(post_task(alice_api, task_body(cast)))
     Task.objects.update(synced_generation=0, created_at=timezone.now() - timedelta(seconds=31))
-    assert made(post(alice_api, body(cast)))["id"] == first["id"]
+    assert created_task(post_task(alice_api, task_body(cast)))["id"] == first["id"]
 
 
-def test_a_key_stays_with_a_task_that_somebody_changed_meanwhile(cast: Cast, alice_api: ContractClient) -> None:
-    task = Task.objects.get(pk=made(post(alice_api, body(cast)))["id"])
+def test_a_task_that_was_changed_concurrently_keeps_its_idempotency_key(cast: Cast, alice_api: ContractClient) -> None:
+    task = Task.objects.get(pk=created_task(post_task(alice_api, task_body(cast)))["id"])
     Task.objects.update(generation=2)
     assert not writes.undo_creation(task, at=timezone.now())
     assert (TaskCreation.objects.count(), Task.objects.count()) == (1, 1)
 
 
-def test_trigger_being_away_is_a_success_that_is_kept(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
+def test_a_task_created_as_pending_keeps_its_idempotency_key(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
     trigger.faults.add(Fault("late", method="POST", times=1))
-    first = made(post(alice_api, body(cast)))
-    again = made(post(alice_api, body(cast)))
+    first = created_task(post_task(alice_api, task_body(cast)))
+    second = created_task(post_task(alice_api, task_body(cast)))
     trigger.do_late()
-    assert (first["sync_status"], again["id"], trigger.state.count_schedules()) == ("pending", first["id"], 1)
+    assert (first["sync_status"], second["id"], trigger.state.count_schedules()) == ("pending", first["id"], 1)
 
 
-def test_a_key_is_forgotten_after_a_day(alice_api: ContractClient, cast: Cast) -> None:
-    first = made(post(alice_api, body(cast)))
+def test_an_idempotency_key_expires_after_a_day(alice_api: ContractClient, cast: Cast) -> None:
+    first = created_task(post_task(alice_api, task_body(cast)))
     TaskCreation.objects.update(created_at=timezone.now() - timedelta(hours=25))
-    assert made(post(alice_api, body(cast, title="Other")))["id"] != first["id"]
+    assert created_task(post_task(alice_api, task_body(cast, title="Other")))["id"] != first["id"]
     TaskCreation.objects.update(created_at=timezone.now() - timedelta(hours=25))
     idempotency.delete_expired_keys(at=timezone.now())
     assert TaskCreation.objects.count() == 0
@@ -154,14 +163,16 @@ def test_a_key_is_forgotten_after_a_day(alice_api: ContractClient, cast: Cast) -
 @pytest.mark.parametrize(
     ("key", "status"), [("k" * 255, 200), ("k" * 256, 400), ("", 400), (" ", 400), ("a\x01b", 400), ("schlüssel", 200)]
 )
-def test_which_keys_there_may_be(alice_api: ContractClient, cast: Cast, key: str, status: int) -> None:
-    assert post(alice_api, body(cast), key).status_code == status
+def test_the_valid_idempotency_keys(alice_api: ContractClient, cast: Cast, key: str, status: int) -> None:
+    assert post_task(alice_api, task_body(cast), key).status_code == status
     assert Task.objects.count() == (status == 200)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_fifty_at_once_make_one_task_and_one_schedule(transactional_db: None, cast: Cast, trigger: Standin) -> None:
-    key, ordered, answers = make_key(cast.alice), body(cast), list[Any]()
+def test_fifty_concurrent_requests_with_one_idempotency_key_create_one_task_and_one_schedule(
+    transactional_db: None, cast: Cast, trigger: Standin
+) -> None:
+    key, request_body, responses = make_key(cast.alice), task_body(cast), list[Any]()
     barrier = threading.Barrier(50)
 
     def send() -> None:
@@ -169,7 +180,7 @@ def test_fifty_at_once_make_one_task_and_one_schedule(transactional_db: None, ca
         api.credentials(HTTP_X_API_KEY=key)
         barrier.wait(30)
         try:
-            answers.append(post(api, ordered))
+            responses.append(post_task(api, request_body))
         finally:
             connections.close_all()
 
@@ -178,7 +189,7 @@ def test_fifty_at_once_make_one_task_and_one_schedule(transactional_db: None, ca
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert [answer.status_code for answer in answers] == [200] * 50
-    assert len({made(answer)["id"] for answer in answers}) == 1
+    assert [response.status_code for response in responses] == [200] * 50
+    assert len({created_task(response)["id"] for response in responses}) == 1
     assert (Task.objects.count(), trigger.state.count_schedules()) == (1, 1)
     assert trigger.asked["POST /api/v1/schedules"] == 1

@@ -1,4 +1,4 @@
-"""GET /api/tasks/preview: when a schedule would run, or the 400 that a create would give."""
+"""GET /api/tasks/preview: the next times of a schedule, or the same 400 as POST /api/tasks."""
 
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,13 @@ from tests.client import ContractClient
 PATH = "/api/tasks/preview"
 
 
-def ask(api: ContractClient, **query: Any) -> Any:
+def get_preview(api: ContractClient, **query: Any) -> Any:
     return api.get(PATH, query)
 
 
 @time_machine.travel("2026-10-23 12:00:00Z", tick=False)
-def test_the_next_times_in_utc_and_local_time_over_a_clock_change(alice_api: ContractClient) -> None:
-    body = ask(alice_api, schedule="30 9 * * *", timezone="Europe/Paris", count=3).json()
+def test_the_next_times_in_utc_and_local_time_across_the_end_of_daylight_saving_time(alice_api: ContractClient) -> None:
+    body = get_preview(alice_api, schedule="30 9 * * *", timezone="Europe/Paris", count=3).json()
     assert body == {
         "status": "success",
         "schedule": "30 9 * * *",
@@ -36,16 +36,16 @@ def test_the_next_times_in_utc_and_local_time_over_a_clock_change(alice_api: Con
     }
 
 
-@pytest.mark.parametrize(("count", "shown"), [(None, 10), ("1", 1), ("100", 100)])
-def test_how_many(alice_api: ContractClient, count: str | None, shown: int) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(None, 10), ("1", 1), ("100", 100)])
+def test_count_sets_the_number_of_upcoming_times(alice_api: ContractClient, count: str | None, expected: int) -> None:
     query = {"schedule": "* * * * *"} if count is None else {"schedule": "* * * * *", "count": count}
-    upcoming = ask(alice_api, **query).json()["upcoming"]
-    assert len(upcoming) == shown
+    upcoming = get_preview(alice_api, **query).json()["upcoming"]
+    assert len(upcoming) == expected
     assert upcoming == sorted(upcoming, key=lambda time: datetime.fromisoformat(time["local"]))
 
 
 @pytest.mark.parametrize(
-    ("query", "named"),
+    ("query", "message"),
     [
         ({}, "schedule is required"),
         ({"schedule": ""}, "schedule is empty"),
@@ -56,13 +56,13 @@ def test_how_many(alice_api: ContractClient, count: str | None, shown: int) -> N
         ({"schedule": ["0 9 * * *", "1 1 * * *"]}, "schedule was given 2 times"),
     ],
 )
-def test_what_is_wrong_with_the_question_is_named(alice_api: ContractClient, query: Any, named: str) -> None:
-    response = ask(alice_api, **query)
-    assert (response.status_code, named in response.json()["message"]) == (400, True)
+def test_an_invalid_query_is_a_400_that_names_the_mistake(alice_api: ContractClient, query: Any, message: str) -> None:
+    response = get_preview(alice_api, **query)
+    assert (response.status_code, message in response.json()["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [
         {"schedule": "0 24 * * *"},
         {"schedule": "@daily"},
@@ -75,30 +75,32 @@ def test_what_is_wrong_with_the_question_is_named(alice_api: ContractClient, que
         {"schedule": "x\x00y"},
     ],
 )
-def test_it_refuses_what_a_create_refuses_with_the_same_answer(alice_api: ContractClient, wrong: Any) -> None:
-    task = {"title": "t", "prompt": "p", "artist_account_id": "3f0e9a52-6d0f-4c5e-9a54-0a2f2d8c7e11", **wrong}
-    create, preview = alice_api.post("/api/tasks", task, format="json"), ask(alice_api, **wrong)
+def test_preview_and_create_reject_an_invalid_schedule_or_time_zone_with_the_same_400(
+    alice_api: ContractClient, invalid: Any
+) -> None:
+    task = {"title": "t", "prompt": "p", "artist_account_id": "3f0e9a52-6d0f-4c5e-9a54-0a2f2d8c7e11", **invalid}
+    create, preview = alice_api.post("/api/tasks", task, format="json"), get_preview(alice_api, **invalid)
     assert (preview.status_code, preview.json()) == (400, create.json())
 
 
 @pytest.mark.parametrize("schedule", ["0 *,* * * *", "0 9 * * *,*", "*,*,47-53 *,*/2,3-5 */2 */40,* */2"])
-def test_what_the_library_has_no_words_for_is_shown_as_it_is(
+def test_a_cron_expression_without_a_description_is_shown_unchanged(
     alice_api: ContractClient, cast: Cast, admin_client: Client, schedule: str
 ) -> None:
-    assert ask(alice_api, schedule=schedule).json()["description"] == schedule
+    assert get_preview(alice_api, schedule=schedule).json()["description"] == schedule
     make_task(cast.alice, cast.artist, schedule=schedule)
     assert admin_client.get("/admin/tasks/task/").status_code == 200
 
 
-def test_it_needs_a_credential(anonymous_api: ContractClient) -> None:
-    assert ask(anonymous_api, schedule="0 9 * * *").status_code == 401
+def test_preview_requires_authentication(anonymous_api: ContractClient) -> None:
+    assert get_preview(anonymous_api, schedule="0 9 * * *").status_code == 401
 
 
-def test_it_asks_nobody_and_writes_nothing(
+def test_preview_does_not_call_trigger_and_costs_one_query(
     alice_api: ContractClient, trigger: Standin, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
-    ask(alice_api, schedule="0 9 * * *")  # notes the use of the key, as any request does once a minute
-    used = ApiKey.objects.get().last_used_at
+    get_preview(alice_api, schedule="0 9 * * *")  # updates last_used_at of the key, at most once per minute
+    last_used_at = ApiKey.objects.get().last_used_at
     with django_assert_num_queries(1):
-        ask(alice_api, schedule="0 9 * * *")
-    assert (trigger.asked["all"], ApiKey.objects.get().last_used_at) == (0, used)
+        get_preview(alice_api, schedule="0 9 * * *")
+    assert (trigger.asked["all"], ApiKey.objects.get().last_used_at) == (0, last_used_at)

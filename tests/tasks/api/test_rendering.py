@@ -1,4 +1,4 @@
-"""What is written by hand for speed says what the schema's serializers say."""
+"""The hand-written JSON rendering, which is fast, has the same fields and values as the serializers of the schema."""
 
 import json
 
@@ -12,20 +12,20 @@ from tasks.runs.known import UNAVAILABLE
 from tests.cast import Cast, make_task
 
 
-def test_a_task_has_the_fields_of_the_schema_in_their_order_and_values(cast: Cast) -> None:
+def test_a_rendered_task_equals_the_serializer_in_fields_order_and_values(cast: Cast) -> None:
     make_task(cast.alice, cast.artist, title='ü \u2028 "quoted"', model="gpt", enabled=None)
     (enriched,) = enrich(Task.objects.to_show(), now=timezone.now(), deadline=0.0)
     body = json.loads(json_response(tasks_body([enriched])).content)
     (task,) = body["tasks"]
     serializer = TaskSerializer()
-    always = set(TasksResponseSerializer().fields) - {"error", "next_cursor"}
-    assert (list(task), set(body)) == (list(serializer.fields), always)
-    serializer.fields.pop("recent_runs")  # kept as bytes
-    described = json.loads(json.dumps(serializer.to_representation(enriched), default=str))
-    assert {name: task[name] for name in described} == described
+    required = set(TasksResponseSerializer().fields) - {"error", "next_cursor"}
+    assert (list(task), set(body)) == (list(serializer.fields), required)
+    serializer.fields.pop("recent_runs")  # cached as bytes
+    serialized = json.loads(json.dumps(serializer.to_representation(enriched), default=str))
+    assert {name: task[name] for name in serialized} == serialized
 
 
-def test_an_answer_of_runs_has_the_fields_of_the_schema() -> None:
+def test_a_rendered_list_of_runs_has_the_fields_of_the_serializer() -> None:
     body = json.loads(json_response(runs_body(UNAVAILABLE)).content)
     assert list(body) == list(TaskRunListResponseSerializer().fields)
     assert body == {"status": "success", "runs": [], "runs_status": "unavailable", "runs_as_of": None}

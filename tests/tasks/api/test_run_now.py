@@ -1,4 +1,4 @@
-"""POST /api/tasks/runs: one run of a task now, outside its schedule, and remembered."""
+"""POST /api/tasks/runs: runs a task now, outside its schedule, and records who requested the run."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 
 PATH = "/api/tasks/runs"
-TRIGGER = "POST /api/v1/tasks/{id}/trigger"
+TRIGGER_ROUTE = "POST /api/v1/tasks/{id}/trigger"
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
@@ -30,24 +30,26 @@ def task(cast: Cast) -> Task:
     return make_task(cast.alice, cast.artist, trigger_schedule_id="sched_alices", timezone="Asia/Kolkata")
 
 
-def start(api: ContractClient, task: Task, key: str = "", **fields: Any) -> Any:
+def post_run(api: ContractClient, task: Task, key: str = "", **fields: Any) -> Any:
     headers = {"Idempotency-Key": key} if key else {}
     return api.post(PATH, {"id": str(task.pk), **fields}, format="json", headers=headers)
 
 
-def started(response: Any) -> Any:
+def started_run(response: Any) -> Any:
     assert response.status_code == 200, response.content
     (run,) = response.json()["runs"]
     return run
 
 
-def recent(api: ContractClient) -> Any:
+def get_only_task(api: ContractClient) -> Any:
     (task,) = api.get("/api/tasks").json()["tasks"]
     return task
 
 
-def test_the_answer_is_the_run_in_the_schedules_shape(alice_api: ContractClient, task: Task, cast: Cast) -> None:
-    run = started(start(alice_api, task))
+def test_the_response_shows_the_run_with_the_payload_of_a_scheduled_run(
+    alice_api: ContractClient, task: Task, cast: Cast
+) -> None:
+    run = started_run(post_run(alice_api, task))
     payload, at = run["payload"], RunRequest.objects.get().asked_at
     assert (run["status"], run["taskIdentifier"]) == ("QUEUED", "customer-prompt-task")
     assert run["tags"] == [f"account:{cast.alice.pk}", f"task:{task.pk}"]
@@ -58,26 +60,26 @@ def test_the_answer_is_the_run_in_the_schedules_shape(alice_api: ContractClient,
         "lastTimestamp": None,
         "externalId": str(task.pk),
         "timezone": "Asia/Calcutta",
-        "upcoming": [format_timestamp(moment) for moment in cron.next_times(task.schedule, task.timezone, after=at)],
+        "upcoming": [format_timestamp(time) for time in cron.next_times(task.schedule, task.timezone, after=at)],
     }
 
 
-def test_it_is_among_the_tasks_runs_and_the_accounts(alice_api: ContractClient, task: Task, cast: Cast) -> None:
-    run = started(start(alice_api, task))
-    assert [shown["id"] for shown in recent(alice_api)["recent_runs"]] == [run["id"]]
+def test_the_run_is_in_the_lists_of_its_task_and_its_account(alice_api: ContractClient, task: Task, cast: Cast) -> None:
+    run = started_run(post_run(alice_api, task))
+    assert [shown["id"] for shown in get_only_task(alice_api)["recent_runs"]] == [run["id"]]
     assert [shown["id"] for shown in alice_api.get(PATH).json()["runs"]] == [run["id"]]
     assert alice_api.get(PATH, {"runId": run["id"]}).json()["runs"] == [run]
     assert with_key(make_key(cast.charlie)).get(PATH, {"runId": run["id"]}).status_code == 404
 
 
-def test_the_schedule_stays_where_it_is(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
-    start(alice_api, task)
-    asked = {name for name in trigger.asked if "schedules" in name}
+def test_running_now_does_not_touch_the_schedule(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
+    post_run(alice_api, task)
+    schedule_calls = {name for name in trigger.asked if "schedules" in name}
     row = Task.objects.get()
-    assert (asked, row.generation, row.synced_generation) == (set(), 1, 1)
+    assert (schedule_calls, row.generation, row.synced_generation) == (set(), 1, 1)
 
 
-def test_scheduled_and_started_runs_are_one_list_newest_first(
+def test_scheduled_and_manual_runs_are_one_list_newest_first(
     alice_api: ContractClient, task: Task, trigger: Standin
 ) -> None:
     schedule = {"id": "sched_alices", "externalId": str(task.pk)}
@@ -85,32 +87,34 @@ def test_scheduled_and_started_runs_are_one_list_newest_first(
         trigger.state.add_run(
             StandinRun("customer-prompt-task", trigger.state.now - age, f"run_{age}", schedule=schedule)
         )
-    run = started(start(alice_api, task))
-    shown = [one["id"] for one in recent(alice_api)["recent_runs"]]
+    run = started_run(post_run(alice_api, task))
+    shown = [shown_run["id"] for shown_run in get_only_task(alice_api)["recent_runs"]]
     assert shown == [run["id"], "run_200", "run_300", "run_400", "run_500"]
 
 
-def test_a_task_never_run_so_costs_no_extra_call(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
-    recent(alice_api)
+def test_listing_a_task_without_manual_runs_costs_no_extra_call(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    get_only_task(alice_api)
     assert trigger.asked["all"] == 1
-    start(alice_api, task)
+    post_run(alice_api, task)
     trigger.asked.clear()
-    recent(alice_api)
+    get_only_task(alice_api)
     assert trigger.asked["GET /api/v1/runs"] == 2
 
 
-def test_a_run_with_the_tasks_tag_and_anothers_account_is_not_shown(
+def test_a_run_with_the_tag_of_the_task_but_not_of_its_account_is_not_shown(
     alice_api: ContractClient, task: Task, cast: Cast, trigger: Standin
 ) -> None:
-    start(alice_api, task)
-    forged = [f"task:{task.pk}", f"account:{cast.charlie.pk}"]
-    for tags in (forged, forged[:1]):
+    post_run(alice_api, task)
+    forged_tags = [f"task:{task.pk}", f"account:{cast.charlie.pk}"]
+    for tags in (forged_tags, forged_tags[:1]):
         trigger.state.add_run(StandinRun("create-content", trigger.state.now, tags=tags))
-    assert len(recent(alice_api)["recent_runs"]) == 1
+    assert len(get_only_task(alice_api)["recent_runs"]) == 1
 
 
 @pytest.mark.parametrize(
-    ("statuses", "joint"),
+    ("statuses", "expected"),
     [
         ([], RunsStatus.FRESH),
         ([RunsStatus.FRESH, RunsStatus.FRESH], RunsStatus.FRESH),
@@ -119,24 +123,24 @@ def test_a_run_with_the_tasks_tag_and_anothers_account_is_not_shown(
         ([RunsStatus.UNAVAILABLE], RunsStatus.UNAVAILABLE),
     ],
 )
-def test_what_is_known_in_part_is_called_stale(statuses: list[RunsStatus], joint: RunsStatus) -> None:
-    assert joint_status(statuses) is joint
+def test_a_partly_unavailable_list_of_runs_is_stale(statuses: list[RunsStatus], expected: RunsStatus) -> None:
+    assert joint_status(statuses) is expected
 
 
-def test_a_paused_task_without_a_schedule_is_run_too(alice_api: ContractClient, cast: Cast) -> None:
+def test_a_paused_task_without_a_schedule_can_run_now(alice_api: ContractClient, cast: Cast) -> None:
     paused = make_task(cast.alice, cast.artist, enabled=False)
-    run = started(start(alice_api, paused))
+    run = started_run(post_run(alice_api, paused))
     assert (run["payload"]["scheduleId"], len(run["payload"]["upcoming"])) == ("sched_none", 10)
-    assert recent(alice_api)["recent_runs"][0]["id"] == run["id"]
+    assert get_only_task(alice_api)["recent_runs"][0]["id"] == run["id"]
 
 
-def test_it_remembers_who_asked(alice_api: ContractClient, task: Task, cast: Cast) -> None:
-    run = started(start(with_key(make_key(cast.bob)), task))
-    (asked,) = RunRequest.objects.all()
-    assert (asked.asked_by, asked.run_id, asked.asked_by_staff) == (cast.bob, run["id"], "")
+def test_the_run_request_records_who_requested_it(alice_api: ContractClient, task: Task, cast: Cast) -> None:
+    run = started_run(post_run(with_key(make_key(cast.bob)), task))
+    (run_request,) = RunRequest.objects.all()
+    assert (run_request.asked_by, run_request.run_id, run_request.asked_by_staff) == (cast.bob, run["id"], "")
 
 
-# --- Who may ----------------------------------------------------------------------------------------------------------
+# --- Access ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,29 +159,29 @@ def test_it_remembers_who_asked(alice_api: ContractClient, task: Task, cast: Cas
         ("dora", "bob", 404),
     ],
 )
-def test_who_may_run_alices_task(
+def test_access_to_run_alices_task(
     cast: Cast, task: Task, trigger: Standin, caller: str, account: str | None, status: int
 ) -> None:
-    named = {"alice": cast.alice.pk, "bob": cast.bob.pk}.get(account or "", account)
-    fields = {} if account is None else {"account_id": str(named)}
-    response = start(with_key(make_key(cast.person(caller))), task, **fields)
+    account_id = {"alice": cast.alice.pk, "bob": cast.bob.pk}.get(account or "", account)
+    fields = {} if account is None else {"account_id": str(account_id)}
+    response = post_run(with_key(make_key(cast.person(caller))), task, **fields)
     assert response.status_code == status
-    assert trigger.asked[TRIGGER] == RunRequest.objects.count() == (status == 200)
+    assert trigger.asked[TRIGGER_ROUTE] == RunRequest.objects.count() == (status == 200)
 
 
-def test_a_foreign_task_looks_like_one_that_is_not_there(cast: Cast, task: Task) -> None:
+def test_the_404_is_the_same_for_another_accounts_task_and_for_an_unknown_task(cast: Cast, task: Task) -> None:
     api = with_key(make_key(cast.charlie))
-    foreign, unknown = start(api, task), api.post(PATH, {"id": UNKNOWN}, format="json")
-    assert (foreign.status_code, foreign.json()) == (404, unknown.json())
+    alices, unknown = post_run(api, task), api.post(PATH, {"id": UNKNOWN}, format="json")
+    assert (alices.status_code, alices.json()) == (404, unknown.json())
 
 
-def test_a_deleted_task_does_not_run(alice_api: ContractClient, task: Task) -> None:
+def test_a_deleted_task_cannot_run(alice_api: ContractClient, task: Task) -> None:
     Task.objects.update(deleted_at=timezone.now())
-    assert start(alice_api, task).status_code == 404
+    assert post_run(alice_api, task).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("body", "named"),
+    ("body", "message"),
     [
         ({}, "id is required"),
         ({"id": "x"}, "must be a UUID"),
@@ -185,97 +189,101 @@ def test_a_deleted_task_does_not_run(alice_api: ContractClient, task: Task) -> N
         ([], "must be a JSON object"),
     ],
 )
-def test_what_is_wrong_with_the_body_is_named(
-    alice_api: ContractClient, trigger: Standin, body: Any, named: str
+def test_an_invalid_body_is_a_400_that_names_the_mistake(
+    alice_api: ContractClient, trigger: Standin, body: Any, message: str
 ) -> None:
     response = alice_api.post(PATH, body, format="json")
     assert (response.status_code, set(response.json())) == (400, {"status", "error"})
-    assert named in response.json()["error"]
+    assert message in response.json()["error"]
     assert trigger.asked["all"] == 0
 
 
-def test_a_parameter_belongs_in_the_body(alice_api: ContractClient, task: Task) -> None:
+def test_a_query_parameter_is_rejected(alice_api: ContractClient, task: Task) -> None:
     response = alice_api.post(f"{PATH}?id={task.pk}", {}, format="json")
     assert response.json()["error"] == "Unknown parameter 'id'. Send everything in the body."
 
 
-def test_a_zone_that_is_a_folder_of_zones_hides_no_tasks(alice_api: ContractClient, cast: Cast, task: Task) -> None:
+def test_a_stored_time_zone_that_is_a_directory_breaks_neither_list_nor_run(
+    alice_api: ContractClient, cast: Cast, task: Task
+) -> None:
     broken = make_task(cast.alice, cast.artist, timezone="America")
     assert alice_api.get("/api/tasks").status_code == 200
-    assert started(start(alice_api, broken))["payload"]["upcoming"] == []
+    assert started_run(post_run(alice_api, broken))["payload"]["upcoming"] == []
 
 
-def test_it_needs_a_credential(anonymous_api: ContractClient, task: Task) -> None:
-    assert start(anonymous_api, task).status_code == 401
+def test_running_a_task_requires_authentication(anonymous_api: ContractClient, task: Task) -> None:
+    assert post_run(anonymous_api, task).status_code == 401
 
 
-# --- Again, and while Trigger.dev is away -----------------------------------------------------------------------------
+# --- Idempotency keys and outages ------------------------------------------------------------------------------------
 
 
-def test_the_same_key_starts_no_second_run(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
-    first, again = (start(alice_api, task, "once") for _ in range(2))
-    assert started(first)["id"] == started(again)["id"]
-    assert (first.get("Idempotent-Replayed"), again["Idempotent-Replayed"]) == (None, "true")
-    assert (RunRequest.objects.count(), trigger.asked[TRIGGER]) == (1, 1)
-    assert started(start(alice_api, task))["id"] != started(start(alice_api, task))["id"]
+def test_the_same_idempotency_key_starts_no_second_run(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
+    first, second = (post_run(alice_api, task, "once") for _ in range(2))
+    assert started_run(first)["id"] == started_run(second)["id"]
+    assert (first.get("Idempotent-Replayed"), second["Idempotent-Replayed"]) == (None, "true")
+    assert (RunRequest.objects.count(), trigger.asked[TRIGGER_ROUTE]) == (1, 1)
+    assert started_run(post_run(alice_api, task))["id"] != started_run(post_run(alice_api, task))["id"]
 
 
-def test_a_key_is_its_callers_and_its_tasks(cast: Cast, task: Task, trigger: Standin) -> None:
-    """The same words of another tenant must not give him this run; and they never reach Trigger.dev."""
-    theirs = make_task(cast.charlie, cast.artist)
-    other = make_task(cast.alice, cast.artist)
+def test_an_idempotency_key_is_scoped_to_its_caller_and_task(cast: Cast, task: Task, trigger: Standin) -> None:
+    """The same key of another account must not return this run. Trigger.dev only gets a hash of the key."""
+    charlies_task = make_task(cast.charlie, cast.artist)
+    other_task = make_task(cast.alice, cast.artist)
     alice, bob, charlie = (with_key(make_key(account)) for account in (cast.alice, cast.bob, cast.charlie))
-    asked = [start(alice, task, "once"), start(alice, other, "once"), start(bob, task, "once")]
-    runs = {started(response)["id"] for response in (*asked, start(charlie, theirs, "once"))}
+    responses = [post_run(alice, task, "once"), post_run(alice, other_task, "once"), post_run(bob, task, "once")]
+    runs = {started_run(response)["id"] for response in (*responses, post_run(charlie, charlies_task, "once"))}
     assert len(runs) == 4
-    sent = {run.idempotency_key for run_id in runs if (run := trigger.state.run(run_id))}
-    assert all(key and len(key) == 64 for key in sent)
+    sent_keys = {run.idempotency_key for run_id in runs if (run := trigger.state.run(run_id))}
+    assert all(key and len(key) == 64 for key in sent_keys)
 
 
-def test_a_run_that_was_started_before_the_connection_broke_is_found_again(
+def test_a_retry_with_the_same_idempotency_key_finds_the_run_started_before_a_connection_reset(
     alice_api: ContractClient, task: Task, trigger: Standin
 ) -> None:
     trigger.faults.add(Fault("reset", method="POST"))
-    failed = start(alice_api, task, "once")
+    failed = post_run(alice_api, task, "once")
     assert (failed.status_code, failed["Retry-After"]) == (500, "5")
     assert "same Idempotency-Key" in failed.json()["error"]
     trigger.faults.clear()
-    run = started(start(alice_api, task, "once"))
-    assert len(recent(alice_api)["recent_runs"]) == 1
+    run = started_run(post_run(alice_api, task, "once"))
+    assert len(get_only_task(alice_api)["recent_runs"]) == 1
     assert RunRequest.objects.get().run_id == run["id"]
 
 
-def test_a_run_that_cannot_be_looked_at_yet_is_answered_all_the_same(
+def test_a_started_run_that_cannot_be_retrieved_yet_is_shown_as_queued_and_stale(
     alice_api: ContractClient, task: Task, trigger: Standin
 ) -> None:
     trigger.faults.add(Fault("status", method="GET"))
-    response = start(alice_api, task)
-    run = started(response)
+    response = post_run(alice_api, task)
+    run = started_run(response)
     assert (response.json()["runs_status"], run["status"]) == ("stale", "QUEUED")
     assert trigger.state.run(run["id"])
 
 
-def test_another_environment_is_never_asked(
+def test_a_secret_key_of_another_environment_is_never_used(
     alice_api: ContractClient, task: Task, trigger: Standin, settings: Settings
 ) -> None:
     settings.TRIGGER_SECRET_KEY = "tr_dev_x"
-    response = start(alice_api, task)
+    response = post_run(alice_api, task)
     assert (response.status_code, "operator" in response.json()["error"]) == (500, True)
     assert (trigger.asked["all"], RunRequest.objects.count()) == (0, 0)
 
 
-def test_the_last_fire_is_told_where_it_is_known(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
+def test_the_payload_holds_the_time_of_the_last_scheduled_run_when_it_is_cached(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
     payload = {"timestamp": "2026-11-21T03:30:00.000Z", "timezone": "Asia/Calcutta", "upcoming": []}
     schedule = {"id": "sched_alices", "externalId": str(task.pk)}
-    fired = StandinRun("customer-prompt-task", trigger.state.now - 9, schedule=schedule, payload=payload)
-    trigger.state.add_run(fired)
-    recent(alice_api)
-    upstream.finish()  # the payload is fetched behind the answer
+    scheduled_run = StandinRun("customer-prompt-task", trigger.state.now - 9, schedule=schedule, payload=payload)
+    trigger.state.add_run(scheduled_run)
+    get_only_task(alice_api)
+    upstream.finish()  # the payload is fetched in the background
     assert run_now.payload(task, at=timezone.now())["lastTimestamp"] == "2026-11-21T03:30:00.000Z"
 
 
-def test_who_lost_access_does_not_start_it_with_an_old_key(cast: Cast, task: Task) -> None:
+def test_a_caller_who_lost_access_cannot_reuse_an_old_idempotency_key(cast: Cast, task: Task) -> None:
     bob_api = with_key(make_key(cast.bob))
-    started(start(bob_api, task, "once"))
+    started_run(post_run(bob_api, task, "once"))
     Membership.objects.filter(account=cast.bob).delete()
-    assert start(bob_api, task, "once").status_code == 404
+    assert post_run(bob_api, task, "once").status_code == 404

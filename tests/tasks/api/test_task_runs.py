@@ -28,48 +28,50 @@ def add_run(trigger: Standin, tag: str, *, age: float = 60, **fields: Any) -> St
     return trigger.state.add_run(StandinRun("create-content", trigger.state.now - age, tags=[tag], **fields))
 
 
-def runs_of(api: ContractClient, query: str = "") -> list[dict[str, Any]]:
+def list_runs(api: ContractClient, query: str = "") -> list[dict[str, Any]]:
     response = api.get(f"{PATH}{query}")
     assert response.status_code == 200, response.content
     runs: list[dict[str, Any]] = response.json()["runs"]
     return runs
 
 
-# --- The list --------------------------------------------------------------------------------------------------------
+# --- List of runs ----------------------------------------------------------------------------------------------------
 
 
-def test_an_account_without_runs_has_an_empty_list(alice_api: ContractClient) -> None:
+def test_an_account_without_runs_gets_an_empty_list(alice_api: ContractClient) -> None:
     body = alice_api.get(PATH).json()
     assert (body["status"], body["runs"], body["runs_status"]) == ("success", [], "fresh")
 
 
 @pytest.mark.parametrize(("query", "count"), [("", 20), ("?limit=1", 1), ("?limit=100", 25), ("?limit=007", 7)])
-def test_limit_is_20_unless_given(
+def test_the_default_limit_is_20(
     alice_api: ContractClient, trigger: Standin, alices_tag: str, query: str, count: int
 ) -> None:
     for age in range(25):
         add_run(trigger, alices_tag, age=age)
-    assert len(runs_of(alice_api, query)) == count
+    assert len(list_runs(alice_api, query)) == count
 
 
-def test_the_list_reaches_further_back_than_seven_days(
+def test_the_list_includes_runs_older_than_seven_days(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag, age=40 * 24 * 3600)
-    assert [shown["id"] for shown in runs_of(alice_api)] == [run.id]
+    assert [shown["id"] for shown in list_runs(alice_api)] == [run.id]
 
 
-def test_a_list_is_one_call(alice_api: ContractClient, trigger: Standin) -> None:
-    runs_of(alice_api)
+def test_a_list_costs_one_call(alice_api: ContractClient, trigger: Standin) -> None:
+    list_runs(alice_api)
     assert trigger.asked["all"] == 1
 
 
-def test_a_list_leaves_out_payload_and_output(alice_api: ContractClient, trigger: Standin, alices_tag: str) -> None:
+def test_a_list_leaves_out_payload_output_and_other_details(
+    alice_api: ContractClient, trigger: Standin, alices_tag: str
+) -> None:
     add_run(trigger, alices_tag, payload={"a": 1}, has_output=True)
-    assert not runs_of(alice_api)[0].keys() & {"payload", "output", "error", "attempts", "schedule", "relatedRuns"}
+    assert not list_runs(alice_api)[0].keys() & {"payload", "output", "error", "attempts", "schedule", "relatedRuns"}
 
 
-def test_with_trigger_down_the_last_known_list_is_shown_and_called_stale(
+def test_with_trigger_down_the_cached_list_is_shown_as_stale(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     add_run(trigger, alices_tag)
@@ -81,7 +83,7 @@ def test_with_trigger_down_the_last_known_list_is_shown_and_called_stale(
 
 @pytest.mark.parametrize("query", ["", "?runId=run_abc"])
 @pytest.mark.parametrize("kind", ["status", "hang", "reset", "garbage"])
-def test_with_trigger_down_and_nothing_known_it_is_a_500_that_says_when_to_try_again(
+def test_with_trigger_down_and_an_empty_cache_the_response_is_a_500_with_retry_after(
     alice_api: ContractClient, trigger: Standin, query: str, kind: Any
 ) -> None:
     trigger.faults.add(Fault(kind))
@@ -91,7 +93,7 @@ def test_with_trigger_down_and_nothing_known_it_is_a_500_that_says_when_to_try_a
 
 
 @time_machine.travel(datetime(2026, 11, 22, 12, tzinfo=UTC), tick=False)
-def test_after_a_429_retry_after_is_when_trigger_takes_questions_again(
+def test_after_a_429_of_trigger_retry_after_is_the_rate_limit_reset(
     alice_api: ContractClient, trigger: Standin
 ) -> None:
     trigger.faults.add(Fault("rate_limit", seconds=17))
@@ -103,45 +105,45 @@ def test_after_a_429_retry_after_is_when_trigger_takes_questions_again(
 
 
 @pytest.mark.parametrize("stored", STATUSES)
-def test_a_run_in_every_status_is_passed_on(
-    alice_api: ContractClient, trigger: Standin, alices_tag: str, stored: str
-) -> None:
+def test_every_run_status_is_shown(alice_api: ContractClient, trigger: Standin, alices_tag: str, stored: str) -> None:
     run = add_run(trigger, alices_tag, stuck_as=stored)
-    (shown,) = runs_of(alice_api, f"?runId={run.id}")
+    (shown,) = list_runs(alice_api, f"?runId={run.id}")
     assert shown["status"] == STATUSES[stored].shown
     assert shown["tags"] == [alices_tag]
 
 
 @pytest.mark.parametrize("output", [None, "done", 0, False, [], {"a": [1, {"b": None}]}])
-def test_output_is_any_json_value(alice_api: ContractClient, trigger: Standin, alices_tag: str, output: object) -> None:
+def test_the_output_can_be_any_json_value(
+    alice_api: ContractClient, trigger: Standin, alices_tag: str, output: object
+) -> None:
     run = add_run(trigger, alices_tag, has_output=True, output=output, payload={"n": 1})
-    (shown,) = runs_of(alice_api, f"?runId={run.id}")
+    (shown,) = list_runs(alice_api, f"?runId={run.id}")
     assert (shown["output"], shown["payload"], shown["attempts"]) == (output, {"n": 1}, [])
 
 
-def test_every_script_and_half_a_surrogate_pair_are_passed_on(
+def test_emoji_and_lone_surrogates_in_a_run_are_passed_through(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag, metadata={"emoji": "🎧", "lone surrogate": "\ud83d"})
-    (shown,) = runs_of(alice_api, f"?runId={run.id}")
+    (shown,) = list_runs(alice_api, f"?runId={run.id}")
     assert shown["metadata"] == {"emoji": "🎧", "lone surrogate": "\ud83d"}
 
 
-def test_a_run_passes_through_queued_and_executing_while_one_watches(
+def test_a_run_is_queued_then_executing_then_completed(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     ages = {"QUEUED": 1, "EXECUTING": 5, "COMPLETED": 11}
     runs = {status: add_run(trigger, alices_tag, age=age) for status, age in ages.items()}
     for status, run in runs.items():
-        assert runs_of(alice_api, f"?runId={run.id}")[0]["status"] == status
+        assert list_runs(alice_api, f"?runId={run.id}")[0]["status"] == status
 
 
 @pytest.mark.parametrize("limit", ["limit=0", "limit=", "limit=x", "limit=1&limit=2"])
-def test_a_limit_beside_a_run_id_is_ignored_even_a_wrong_one(
+def test_with_run_id_even_an_invalid_limit_is_ignored(
     alice_api: ContractClient, trigger: Standin, alices_tag: str, limit: str
 ) -> None:
     run = add_run(trigger, alices_tag)
-    assert len(runs_of(alice_api, f"?runId={run.id}&{limit}")) == 1
+    assert len(list_runs(alice_api, f"?runId={run.id}&{limit}")) == 1
 
 
 @pytest.mark.parametrize(
@@ -159,26 +161,26 @@ def test_a_limit_beside_a_run_id_is_ignored_even_a_wrong_one(
         "run_x%0A",
     ],
 )
-def test_what_is_no_run_id_is_a_404_without_a_call(alice_api: ContractClient, trigger: Standin, run_id: str) -> None:
+def test_a_malformed_run_id_is_a_404_without_a_call(alice_api: ContractClient, trigger: Standin, run_id: str) -> None:
     response = alice_api.get(f"{PATH}?runId={run_id}")
     assert (response.status_code, response.json()) == (404, {"status": "error", "error": "Task run not found"})
     assert trigger.asked["all"] == 0
 
 
-def test_an_unknown_run_is_asked_for_once_in_five_seconds(alice_api: ContractClient, trigger: Standin) -> None:
+def test_repeated_requests_for_an_unknown_run_make_one_call(alice_api: ContractClient, trigger: Standin) -> None:
     for _ in range(3):
         assert alice_api.get(f"{PATH}?runId=run_unknown").status_code == 404
-    assert trigger.asked["all"] == 1, "Trigger.dev's x-should-retry is not obeyed, and the answer is remembered"
+    assert trigger.asked["all"] == 1, "Trigger.dev's x-should-retry is ignored, and the 404 is cached"
 
 
-def test_a_wrong_trigger_url_is_no_run_that_is_not_found(
+def test_a_404_of_a_wrong_trigger_url_does_not_mean_run_not_found(
     alice_api: ContractClient, trigger: Standin, settings: Any
 ) -> None:
     settings.TRIGGER_API_URL = "http://trigger.test/some/page"
     assert alice_api.get(f"{PATH}?runId=run_x").status_code == 500
 
 
-def test_with_trigger_down_the_last_known_run_is_shown_and_called_stale(
+def test_with_trigger_down_the_cached_run_is_shown_as_stale(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag)
@@ -189,108 +191,114 @@ def test_with_trigger_down_the_last_known_run_is_shown_and_called_stale(
         assert alice_api.get(f"{PATH}?runId={run.id}").json() == {**before, "runs_status": "stale"}
 
 
-def test_with_trigger_down_a_foreign_run_is_still_like_an_unknown_one(
+def test_with_trigger_down_another_accounts_cached_run_looks_like_an_unknown_run(
     alice_api: ContractClient, cast: Cast, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag)
-    runs_of(alice_api, f"?runId={run.id}")
+    list_runs(alice_api, f"?runId={run.id}")
     trigger.faults.add(Fault("reset"))
     charlie = with_key(make_key(cast.charlie))
-    foreign, unknown = (charlie.get(f"{PATH}?runId={run_id}") for run_id in (run.id, "run_unknown"))
-    assert (foreign.status_code, foreign.content) == (unknown.status_code, unknown.content)
+    alices, unknown = (charlie.get(f"{PATH}?runId={run_id}") for run_id in (run.id, "run_unknown"))
+    assert (alices.status_code, alices.content) == (unknown.status_code, unknown.content)
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("is_foreign", [True, False])
-def test_what_its_owner_asks_meanwhile_makes_a_foreign_run_no_cheaper_than_an_unknown_one(
-    alice_api: ContractClient, cast: Cast, trigger: Standin, alices_tag: str, is_foreign: bool
+@pytest.mark.parametrize("is_alices", [True, False], ids=["alices_run", "unknown_run"])
+def test_a_concurrent_request_of_the_owner_does_not_save_the_call_for_another_accounts_run(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, alices_tag: str, is_alices: bool
 ) -> None:
-    """As with a lookup in another process, which this one has waited for."""
-    generated()  # not in several threads at once, which drf-spectacular does not bear
+    """Otherwise Charlie could tell from the response time that Alice's run exists."""
+    generated()  # once, before the threads start: drf-spectacular is not thread-safe
     run = add_run(trigger, alices_tag)
-    charlie, hold = with_key(make_key(cast.charlie)), threading.Event()
-    charlies_turn = str(cast.charlie.pk)
+    charlie, release = with_key(make_key(cast.charlie)), threading.Event()
+    charlies_queue = str(cast.charlie.pk)
     statuses = list[int]()
 
-    def look() -> None:
-        statuses.append(charlie.get(PATH, {"runId": run.id if is_foreign else "run_unknown"}).status_code)
+    def get_run() -> None:
+        statuses.append(charlie.get(PATH, {"runId": run.id if is_alices else "run_unknown"}).status_code)
         connection.close()
 
-    while not upstream.flights().threads.waiting(charlies_turn):
-        upstream.flights().threads.submit(charlies_turn, partial(hold.wait, 10))
-    waiting = upstream.flights().threads.waiting(charlies_turn)
-    looking = threading.Thread(target=look)
-    looking.start()
-    wait_until(lambda: upstream.flights().threads.waiting(charlies_turn) > waiting)
-    runs_of(alice_api, f"?runId={run.id}")
-    hold.set()
-    looking.join(10)
+    while not upstream.flights().threads.waiting(charlies_queue):
+        upstream.flights().threads.submit(charlies_queue, partial(release.wait, 10))
+    waiting = upstream.flights().threads.waiting(charlies_queue)
+    charlies_thread = threading.Thread(target=get_run)
+    charlies_thread.start()
+    wait_until(lambda: upstream.flights().threads.waiting(charlies_queue) > waiting)
+    list_runs(alice_api, f"?runId={run.id}")
+    release.set()
+    charlies_thread.join(10)
     assert (statuses, trigger.asked["all"]) == ([404], 2)
 
 
-def test_a_deeply_nested_run_is_passed_on(alice_api: ContractClient, trigger: Standin, alices_tag: str) -> None:
-    deep: dict[str, Any] = {}
+def test_a_deeply_nested_run_is_passed_through_and_cached(
+    alice_api: ContractClient, trigger: Standin, alices_tag: str
+) -> None:
+    nested: dict[str, Any] = {}
     for _ in range(300):
-        deep = {"a": deep}
-    run = add_run(trigger, alices_tag, metadata=deep)
-    assert runs_of(alice_api, f"?runId={run.id}")[0]["metadata"] == deep
+        nested = {"a": nested}
+    run = add_run(trigger, alices_tag, metadata=nested)
+    assert list_runs(alice_api, f"?runId={run.id}")[0]["metadata"] == nested
     trigger.faults.add(Fault("reset"))
     with later(hours=3):
-        assert runs_of(alice_api, f"?runId={run.id}")[0]["metadata"] == deep
+        assert list_runs(alice_api, f"?runId={run.id}")[0]["metadata"] == nested
 
 
-def test_a_run_that_trigger_no_longer_knows_is_not_shown_from_memory(
+def test_a_run_that_no_longer_exists_at_trigger_is_not_shown_from_the_cache(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag)
-    runs_of(alice_api, f"?runId={run.id}")
+    list_runs(alice_api, f"?runId={run.id}")
     trigger.state.close()
     trigger.state = State()
     with later(hours=3):
         assert alice_api.get(f"{PATH}?runId={run.id}").status_code == 404
 
 
-def test_a_presigned_url_is_passed_on_but_not_kept(
+def test_a_presigned_url_is_passed_through_but_not_cached(
     alice_api: ContractClient, trigger: Standin, alices_tag: str
 ) -> None:
     run = add_run(trigger, alices_tag, presigned_output="https://store.example/x")
     query = f"?runId={run.id}"
-    assert runs_of(alice_api, query)[0]["outputPresignedUrl"] == "https://store.example/x"
+    assert list_runs(alice_api, query)[0]["outputPresignedUrl"] == "https://store.example/x"
     trigger.faults.add(Fault("reset"))
     with later(seconds=4):
-        assert "outputPresignedUrl" not in runs_of(alice_api, query)[0]
+        assert "outputPresignedUrl" not in list_runs(alice_api, query)[0]
     with later(hours=3):
-        assert "outputPresignedUrl" not in runs_of(alice_api, query)[0]
+        assert "outputPresignedUrl" not in list_runs(alice_api, query)[0]
 
 
-# --- Relatives -------------------------------------------------------------------------------------------------------
+# --- Related runs ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def batch(trigger: Standin, cast: Cast, alices_tag: str) -> StandinRun:
-    """Alice's run with a child of hers, one of Charlie's and one of nobody."""
+def parent_run(trigger: Standin, cast: Cast, alices_tag: str) -> StandinRun:
+    """Alice's parent run with three children: one of Alice, one of Charlie and one without an account tag."""
     parent = add_run(trigger, alices_tag, id="run_parent")
-    relatives: dict[str, Any] = {"parent_id": parent.id, "root_id": parent.id}
-    add_run(trigger, alices_tag, id="run_own", **relatives)
-    add_run(trigger, f"account:{cast.charlie.pk}", id="run_charlie", **relatives)
-    trigger.state.add_run(StandinRun("setup-sandbox", trigger.state.now, "run_nobody", **relatives))
+    parent_ids: dict[str, Any] = {"parent_id": parent.id, "root_id": parent.id}
+    add_run(trigger, alices_tag, id="run_own", **parent_ids)
+    add_run(trigger, f"account:{cast.charlie.pk}", id="run_charlie", **parent_ids)
+    trigger.state.add_run(StandinRun("setup-sandbox", trigger.state.now, "run_nobody", **parent_ids))
     return parent
 
 
-def test_a_parent_shows_only_the_children_of_the_caller(alice_api: ContractClient, batch: StandinRun) -> None:
-    (shown,) = runs_of(alice_api, f"?runId={batch.id}")
+def test_a_parent_run_shows_only_the_child_runs_of_the_caller(
+    alice_api: ContractClient, parent_run: StandinRun
+) -> None:
+    (shown,) = list_runs(alice_api, f"?runId={parent_run.id}")
     assert [child["id"] for child in shown["relatedRuns"]["children"]] == ["run_own"]
 
 
-def test_an_admin_sees_all_relatives_and_with_account_id_that_accounts(
-    dora_api: ContractClient, cast: Cast, batch: StandinRun
+def test_an_admin_sees_all_related_runs_and_with_account_id_only_those_of_that_account(
+    dora_api: ContractClient, cast: Cast, parent_run: StandinRun
 ) -> None:
-    (all_of_them,) = runs_of(dora_api, f"?runId={batch.id}")
-    assert {child["id"] for child in all_of_them["relatedRuns"]["children"]} == {"run_own", "run_charlie", "run_nobody"}
-    (narrowed,) = runs_of(dora_api, f"?runId={batch.id}&account_id={cast.alice.pk}")
+    (shown,) = list_runs(dora_api, f"?runId={parent_run.id}")
+    assert {child["id"] for child in shown["relatedRuns"]["children"]} == {"run_own", "run_charlie", "run_nobody"}
+    (narrowed,) = list_runs(dora_api, f"?runId={parent_run.id}&account_id={cast.alice.pk}")
     assert [child["id"] for child in narrowed["relatedRuns"]["children"]] == ["run_own"]
 
 
-def test_a_child_does_not_show_a_foreign_parent(trigger: Standin, cast: Cast, batch: StandinRun) -> None:
-    (shown,) = runs_of(with_key(make_key(cast.charlie)), "?runId=run_charlie")
+def test_a_child_run_does_not_show_the_parent_run_of_another_account(
+    trigger: Standin, cast: Cast, parent_run: StandinRun
+) -> None:
+    (shown,) = list_runs(with_key(make_key(cast.charlie)), "?runId=run_charlie")
     assert shown["relatedRuns"] == {"children": []}

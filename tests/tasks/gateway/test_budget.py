@@ -19,7 +19,7 @@ from tasks.gateway.payers import paid_by, payer
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 from tests.contract.validation import generated
-from tests.questions import ask
+from tests.trigger_calls import call_trigger as ask
 
 PATH = "/api/tasks/runs"
 

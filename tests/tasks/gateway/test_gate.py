@@ -19,7 +19,7 @@ from tasks.trigger import errors
 from tasks.trigger.client import PROBES, ROUTES
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
-from tests.questions import ask as call_trigger
+from tests.trigger_calls import call_trigger
 
 RUNS = "GET /api/v1/runs"
 PATH = "/api/tasks/runs"

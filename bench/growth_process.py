@@ -1,4 +1,4 @@
-"""One database of `bench.growth`: a schema of its own, filled twice, and asked."""
+"""The process of `bench.growth` for one database: fills a test database to two sizes and measures requests at each."""
 
 import os
 import time
@@ -23,7 +23,7 @@ from bench.growth import LARGE, PER_ACCOUNT, SMALL, median_ms  # noqa: E402
 from tasks.models import Task  # noqa: E402
 
 REPEAT = 60
-QUESTIONS = {
+REQUESTS = {
     "GET /api/tasks, 50 tasks": "/api/tasks",
     "one task by id": "/api/tasks?id={id}",
     "tasks of an artist": "/api/tasks?artist_account_id={artist}",
@@ -32,11 +32,11 @@ QUESTIONS = {
 
 
 def fill(count: int) -> None:
-    """Up to `count` tasks, 50 an account; none of them has a schedule, so that nobody is asked."""
+    """Creates tasks up to `count`, 50 per account. They have no schedule, so that requests do not call Trigger.dev."""
     artist = Account.objects.get_or_create(name="Artist")[0]
     now = datetime.now(UTC)
-    while (there := Task.objects.count()) < count:
-        owners = [Account(name="Owner") for _ in range(min(400, (count - there) // PER_ACCOUNT))]
+    while (existing := Task.objects.count()) < count:
+        owners = [Account(name="Owner") for _ in range(min(400, (count - existing) // PER_ACCOUNT))]
         Account.objects.bulk_create(owners)
         Task.objects.bulk_create(
             [
@@ -61,11 +61,13 @@ def fill(count: int) -> None:
         cursor.execute("ANALYZE")
 
 
-def client_of(owner: Account) -> APIClient:
+def client_for(owner: Account) -> APIClient:
     key = api_keys.create()
     digest = api_keys.digest(key, secret=settings.API_KEY_SECRET)
-    used = datetime.now(UTC) + timedelta(days=1)
-    ApiKey.objects.create(account=owner, name="Bench", prefix=api_keys.prefix_of(key), digest=digest, last_used_at=used)
+    last_used_at = datetime.now(UTC) + timedelta(days=1)
+    ApiKey.objects.create(
+        account=owner, name="Bench", prefix=api_keys.prefix_of(key), digest=digest, last_used_at=last_used_at
+    )
     client = APIClient()
     client.credentials(HTTP_X_API_KEY=key)
     return client
@@ -75,34 +77,34 @@ def measure() -> dict[str, float]:
     task = Task.objects.order_by("created_at").first()
     if task is None:
         raise RuntimeError("There are no tasks.")
-    client = client_of(task.account)
-    paths = {name: path.format(id=task.pk, artist=task.artist_account_id) for name, path in QUESTIONS.items()}
-    return {name: median_of(lambda path=path: client.get(path)) for name, path in paths.items()}  # type: ignore[misc]
+    client = client_for(task.account)
+    paths = {name: path.format(id=task.pk, artist=task.artist_account_id) for name, path in REQUESTS.items()}
+    return {name: median_duration(lambda path=path: client.get(path)) for name, path in paths.items()}  # type: ignore[misc]
 
 
-def median_of(ask: Callable[[], object]) -> float:
+def median_duration(send_request: Callable[[], object]) -> float:
     seconds = []
     for _ in range(REPEAT):
-        begun = time.perf_counter()
-        ask()
-        seconds.append(time.perf_counter() - begun)
+        started_at = time.perf_counter()
+        send_request()
+        seconds.append(time.perf_counter() - started_at)
     return median_ms(seconds[REPEAT // 4 :])
 
 
 def main() -> None:
     call_command("migrate", verbosity=0)
-    found = []
+    medians = []
     for count in (SMALL, LARGE):
         fill(count)
-        found.append(measure())
-    for name in QUESTIONS:
-        print(f"{name}\t{found[0][name]:.2f}\t{found[1][name]:.2f}")  # noqa: T201  what bench.growth reads
+        medians.append(measure())
+    for name in REQUESTS:
+        print(f"{name}\t{medians[0][name]:.2f}\t{medians[1][name]:.2f}")  # noqa: T201  bench.growth parses this output
 
 
 if __name__ == "__main__":
     settings.ALLOWED_HOSTS.append("testserver")
     creation = connection.creation
-    # A test database, so that nothing that is there is touched; it is removed in the end.
+    # A test database, so that existing data is not touched. It is destroyed at the end.
     name = creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
     try:
         main()
