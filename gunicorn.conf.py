@@ -4,7 +4,6 @@ What gunicorn itself refuses, for example a request line over 8,190 bytes, gets 
 for error pages, and no normal client sends such a request.
 """
 
-import logging
 import os
 import shutil
 import sys
@@ -25,30 +24,22 @@ from tasks.gateway import upstream
 
 bind = f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
-worker_class = "gthread"
+worker_class = "recoup.worker.Worker"
 threads = settings.THREADS
 timeout = 60
 graceful_timeout = 10
 keepalive = 15
 # The control socket would be one file in the home directory for all services of a user.
 control_socket_disable = True
-# A credential that is longer than gunicorn's default reaches the API, which says what is wrong with it.
+# Long lines and credentials reach the API, which says what is wrong with them.
+limit_request_line = 8190
 limit_request_field_size = 128 * 1024
 limit_request_fields = 50
-
-
-def hide_headers(record: logging.LogRecord) -> bool:
-    """gunicorn logs an invalid header in full, and it may be a credential."""
-    text = record.getMessage()
-    if text.startswith("Invalid request from ip="):
-        record.msg, record.args = text.split(":", 1)[0], ()
-    return True
 
 
 def on_starting(server: Any) -> None:
     # With `--user` the workers run as a different user.
     os.chown(os.environ["PROMETHEUS_MULTIPROC_DIR"], server.cfg.uid, server.cfg.gid)
-    server.log.error_log.addFilter(hide_headers)
 
 
 def when_ready(server: Any) -> None:

@@ -115,7 +115,7 @@ def without_occurrence(weekday: str) -> tuple[str, int | None]:
         return weekday, None
     match = re.fullmatch(r"([0-7*?]L?)#([1-5])", weekday)
     if match is None:
-        raise CronError(f"The weekday cannot be {weekday!r}: a # stands between one weekday and a number from 1 to 5.")
+        raise CronError(f"The weekday cannot be {weekday!r}: write weekday#occurrence, with 1 to 5 as the occurrence.")
     return match[1], int(match[2])
 
 

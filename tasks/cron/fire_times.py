@@ -26,7 +26,7 @@ def check(expression: str) -> None:
     """Raises CronError with the reason when Trigger.dev would not take the expression, or break on it."""
     cron = parse(expression)
     if next(days(cron, start=date(2024, 1, 1)), None) is None:
-        raise CronError("There is no day on which this would ever run.")
+        raise CronError("It never matches a date.")
 
 
 def next_times(expression: str, timezone: str, *, after: datetime, count: int = 10) -> list[datetime]:

@@ -61,7 +61,9 @@ class Pace:
         self.rate_limited = 0
         self.unanswered = 0 if is_answered else self.unanswered + 1
         if self.unanswered >= MAX_UNANSWERED_CALLS:
-            raise Unavailable(f"{self.unanswered} calls in a row were not answered; the rest is left for later")
+            raise Unavailable(
+                f"{self.unanswered} calls in a row were not answered. The remaining tasks are left for the next pass"
+            )
 
     def leave_half_of_rate_limit(self, *, calls: int) -> None:
         """When less than half is left, waits until Trigger.dev has given this many calls back."""
@@ -83,7 +85,9 @@ class Pace:
         """
         self.rate_limited += 1
         if self.rate_limited >= MAX_RATE_LIMITED_CALLS:
-            raise Unavailable(f"{self.rate_limited} calls in a row were rate limited; the rest is left for later")
+            raise Unavailable(
+                f"{self.rate_limited} calls in a row were rate limited. The remaining tasks are left for the next pass"
+            )
         self.wait(max(seconds, min(2.0 ** (self.rate_limited - 1), MAX_PAUSE)), "until the rate limit is reset")
 
 

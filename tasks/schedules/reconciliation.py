@@ -253,8 +253,8 @@ class Reconciliation:
         found = orphans.find_unmatched(listed.schedules, living, only_tasks=only_tasks)
         for schedule in found.foreign:
             report.notes.append(
-                f"{schedule.id} starts the task {schedule.external_id} too. It is not changed, since its key, "
-                f"{schedule.key!r}, is not ours."
+                f"Schedule {schedule.id} also starts the task {schedule.external_id}. It is not changed, because its "
+                f"deduplication key {schedule.key!r} is not ours."
             )
         to_delete = found.duplicates + (found.orphans if options.prune else [])
         if orphans.needs_confirmation(len(to_delete), found.ours) and not options.yes:

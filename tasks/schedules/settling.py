@@ -236,5 +236,5 @@ def finish_failed(claim: Claim, error: Exception) -> Outcome:
         is_unanswered = isinstance(error, errors.NotReached | errors.TimedOut)
         return Outcome(OutcomeKind.UNANSWERED if is_unanswered else OutcomeKind.FAILED)
     logger.error("Task %s could not be settled", task_id, exc_info=error)
-    finish(claim, definite=False, reason="Settling it failed on our side; the log says how.")
+    finish(claim, definite=False, reason="Settling failed because of an error on our side. See the log.")
     return Outcome(OutcomeKind.FAILED)

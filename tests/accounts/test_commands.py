@@ -112,7 +112,7 @@ def test_create_api_key_creates_the_first_account(db: None) -> None:
         (["create_api_key", "no address", "--create", "X"], "No account"),
         (["create_api_key", "alice@example.com", "--days", "0"], "--days must be 1 or more"),
         (["link_identity", "nobody@example.com", "sub", "--issuer", "i"], "No account"),
-        (["link_identity", "alice@example.com", "sub"], "an --issuer is needed"),
+        (["link_identity", "alice@example.com", "sub"], "give --issuer"),
         (["link_identity", "alice@example.com", "", "--issuer", "i"], "must not be empty"),
     ],
 )
@@ -156,5 +156,5 @@ def test_an_identity_is_linked_to_one_account_only(cast: Cast) -> None:
     assert json.loads(run_command(*arguments))["made"] is True
     assert json.loads(run_command(*arguments))["made"] is False
     assert Identity.objects.get().account == cast.alice
-    with pytest.raises(CommandError, match="is Alice already"):
+    with pytest.raises(CommandError, match="is already linked to Alice"):
         run_command("link_identity", "bob@example.com", "did:x", "--issuer", "https://i.example")

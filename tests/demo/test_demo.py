@@ -148,7 +148,6 @@ def test_a_malformed_header_with_an_api_key_is_neither_logged_nor_repeated(demo:
         )
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"application/json" in answer
     demo.process.terminate()
     assert demo.process.stdout
     assert b"recoup_sk_secret" not in answer + demo.process.stdout.read().encode()

@@ -186,7 +186,7 @@ def test_an_unconfirmed_run_is_reported(browser: Client, cast: Cast, trigger: St
     trigger.faults.add(Fault("hang", path="/api/v1/tasks/*"))
     selected = {"action": "run_now", "_selected_action": [task.pk]}
     page = browser.post("/admin/tasks/task/", selected, follow=True).content.decode()
-    assert "it is not known whether a run was started" in page
+    assert "the run was not confirmed" in page
     page = browser.get(f"/admin/tasks/task/{task.pk}/change/").content.decode()
     assert "not confirmed" in page
 

@@ -79,9 +79,9 @@ def test_a_cron_expression_that_trigger_rejects_or_fails_on_is_invalid_with_a_re
     [
         ("0 24 * * *", "The hour must be from 0 to 23, not 24."),
         ("0 9 * FOO *", "The month cannot be 'FOO'."),
-        ("0 9 * * 1#9", "The weekday cannot be '1#9': a # stands between one weekday and a number from 1 to 5."),
+        ("0 9 * * 1#9", "The weekday cannot be '1#9': write weekday#occurrence, with 1 to 5 as the occurrence."),
         ("0 0 30 2 *", "The month 2 has no day 30."),
-        ("0 0 31 2,4 *", "There is no day on which this would ever run."),
+        ("0 0 31 2,4 *", "It never matches a date."),
     ],
 )
 def test_the_reason_names_the_invalid_cron_field(expression: str, reason: str) -> None:

@@ -19,7 +19,7 @@ from tasks.gateway.payers import paid_by, payer
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 from tests.contract.validation import generated
-from tests.trigger_calls import call_trigger as ask
+from tests.trigger_calls import call_trigger
 
 PATH = "/api/tasks/runs"
 
@@ -31,9 +31,11 @@ def test_no_more_is_asked_than_the_budget_of_a_minute(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
     settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 2
-    assert [ask() for _ in range(12)] == ["answered"] * 10 + ["NotSent"] * 2
+    assert [call_trigger() for _ in range(12)] == ["answered"] * 10 + ["NotSent"] * 2
     clock.shift(90)
-    assert [ask() for _ in range(7)] == ["answered"] * 5 + ["NotSent"] * 2, "half of the former minute still counts"
+    assert [call_trigger() for _ in range(7)] == ["answered"] * 5 + ["NotSent"] * 2, (
+        "half of the former minute still counts"
+    )
 
 
 def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
@@ -41,9 +43,9 @@ def test_one_payer_has_half_of_it_and_leaves_the_others_theirs(
 ) -> None:
     settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 1
     with paid_by("greedy"):
-        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaExceeded"] * 2
+        assert [call_trigger() for _ in range(12)] == ["answered"] * 10 + ["QuotaExceeded"] * 2
     with paid_by("modest"):
-        assert ask() == "answered"
+        assert call_trigger() == "answered"
 
 
 def test_a_request_is_paid_by_its_caller_and_nobody_after_it(
@@ -72,7 +74,7 @@ def test_what_one_asks_beyond_its_share_is_unavailable_and_not_empty(
 def spent() -> float:
     """Of the budget of this process, counted by what is left of it."""
     left = 0
-    while ask() == "answered":
+    while call_trigger() == "answered":
         left += 1
     return 500 - left
 
@@ -127,7 +129,7 @@ def test_all_lookups_together_are_a_part_of_the_budget_at_most(
     for person in (cast.alice, cast.bob, cast.charlie):
         look(with_key(make_key(person)), *MANY[:10])
     assert trigger.asked["all"] == 10
-    assert [ask() for _ in range(40)] == ["answered"] * 40
+    assert [call_trigger() for _ in range(40)] == ["answered"] * 40
 
 
 @pytest.mark.usefixtures("clock")
@@ -243,9 +245,9 @@ def test_the_budget_is_one_for_all_processes(
     trigger: Standin, clock: time_machine.Traveller, settings: Settings
 ) -> None:
     settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 20, 2
-    first = [ask() for _ in range(12)]
+    first = [call_trigger() for _ in range(12)]
     upstream.finish()
-    assert [*first, *(ask() for _ in range(10))] == ["answered"] * 20 + ["NotSent"] * 2
+    assert [*first, *(call_trigger() for _ in range(10))] == ["answered"] * 20 + ["NotSent"] * 2
 
 
 @pytest.mark.usefixtures("redis")
@@ -254,4 +256,4 @@ def test_a_share_is_one_for_all_processes_too(
 ) -> None:
     settings.TRIGGER_CALLS_PER_MINUTE = 20
     with paid_by("greedy"):
-        assert [ask() for _ in range(12)] == ["answered"] * 10 + ["QuotaExceeded"] * 2
+        assert [call_trigger() for _ in range(12)] == ["answered"] * 10 + ["QuotaExceeded"] * 2
