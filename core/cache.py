@@ -43,7 +43,7 @@ class LocalCache(LocMemCache):
 
 
 def tolerant(default: Callable[[], Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """`default` makes the return value while Redis is away."""
+    """A method that returns `default()` while Redis is away, instead of raising."""
 
     def decorated(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)

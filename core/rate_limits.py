@@ -1,9 +1,9 @@
 """Rate limits over a sliding minute: how often something happened, and whether it may happen once more.
 
 Counted in Redis where there is one, so that all processes count together. Without Redis, and while it is away, each
-process counts for itself. The previous minute counts with the part of it that is still within sixty seconds.
+process counts for itself. The previous minute counts in proportion to how much of it is less than sixty seconds ago.
 
-django-ratelimit and limits were looked at: neither takes from several limits at once or from none.
+django-ratelimit and limits were looked at: neither counts for several limits all-or-nothing.
 """
 
 import threading
@@ -63,7 +63,7 @@ class Exceeded(NamedTuple):
 
 
 def take(*limits: Limit, at: float) -> Exceeded | None:
-    """Counts one more for every limit; for none of them where one is used up. `at`: epoch seconds."""
+    """Counts one more for every limit, or for none of them if one is used up. `at`: epoch seconds."""
     return _take(limits, 1, at=at)
 
 

@@ -1,4 +1,4 @@
-"""What drf-spectacular needs to know about our views: query serializers, error bodies, and its own traces removed.
+"""What drf-spectacular needs to know about our views: query serializers and error bodies.
 
 A view declares its errors in `error_texts`: (method, status) -> (meaning, an example of the message). The texts below
 hold for every view. `undocumented_errors` are statuses that a view never returns.

@@ -1,6 +1,6 @@
 """Serializers that declare what a request may say: one for each query string and one for each body.
 
-Validation is strict. A parameter that is silently ignored would return everything, and agents invent parameters. The
+Validation is strict. Agents invent parameters, and an ignored filter would silently return everything. The
 schema and the error messages follow from the same declaration.
 """
 

@@ -1,8 +1,25 @@
-"""Ids, timestamps and the values of callers, as text."""
+"""Ids, timestamps and the values of callers as text; and digests, none of which protects a secret."""
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from uuid import UUID
+
+
+def fingerprint(secret: str) -> str:
+    """12 hex digits that tell secrets apart without revealing them, for the names of cache entries."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:12]
+
+
+def digest_of(*parts: str) -> str:
+    """64 hex digits for these texts in this order."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
+
+
+def etag_of(content: bytes) -> str:
+    """A weak ETag."""
+    return f'W/"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
+
 
 UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 MAX_QUOTED = 60

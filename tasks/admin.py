@@ -62,7 +62,7 @@ class TaskForm(forms.ModelForm):
             except writes.TaskGone:
                 raise forms.ValidationError("This task was deleted meanwhile.") from None
             except writes.ScheduleRefused as refusal:
-                raise forms.ValidationError(f"Trigger.dev does not accept it. {refusal}") from None
+                raise forms.ValidationError(f"Trigger.dev refuses the schedule. {refusal}") from None
         return values
 
     def write(self, values: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from django.db import IntegrityError
 
-from core import digests
+from core.text import digest_of
 from tasks import writes
 from tasks.models import Task, TaskCreation
 from tasks.schedules.settling import LEASE
@@ -103,7 +103,7 @@ def is_in_progress(task: Task, *, at: datetime) -> bool:
 
 def digest_of_body(body: Mapping[str, Any]) -> str:
     """Equal for two bodies that ask for the same task, however they are formatted."""
-    return digests.digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
+    return digest_of(*(f"{name}={body[name]!r}" for name in sorted(body)))
 
 
 def delete_expired_keys(*, at: datetime) -> None:

@@ -16,7 +16,7 @@ from tasks.runs import run_now
 from tasks.trigger.errors import NotSent, QuotaExceeded, TooManyRequests, TriggerError
 
 TRIGGER_UNAVAILABLE = (
-    "Trigger.dev cannot be reached at the moment, and no earlier answer is stored. Please try again in {} seconds."
+    "Trigger.dev is unavailable at the moment, and no earlier answer is stored. Please try again in {} seconds."
 )
 QUOTA_EXCEEDED = "Your account has used its quota for this minute. Please try again in {} seconds."
 NO_SUCH_RUN = "Task run not found"
@@ -74,7 +74,7 @@ def write_errors() -> Iterator[None]:
         yield
     except writes.ScheduleRefused as refusal:
         field = "timezone" if "timezone" in str(refusal) else "schedule"
-        raise InvalidField(f"Trigger.dev does not accept it: {refusal}", [field]) from None
+        raise InvalidField(f"Trigger.dev refuses the schedule: {refusal}", [field]) from None
     except writes.TaskGone:
         raise NotFound(TASK_NOT_FOUND) from None
     except (idempotency.DifferentBody, idempotency.TaskDeleted, idempotency.InProgress) as conflict:

@@ -1,4 +1,4 @@
-"""Answers that the demo gave, as examples for the docs; a test holds them to the schema."""
+"""Answers that the demo gave, as examples for the docs; a test validates them against the schema."""
 
 from typing import Any
 

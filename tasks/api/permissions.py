@@ -1,4 +1,4 @@
-"""Permission classes for tasks. The account that owns the row decides, and it must work with the task's artist."""
+"""Permission classes for tasks. Its account must be in the caller's reach, and must work with its artist."""
 
 from uuid import UUID
 

@@ -14,8 +14,7 @@ from django.http import HttpResponse
 from django.utils.cache import get_conditional_response
 from rest_framework.request import Request
 
-from core.digests import etag_of
-from core.text import format_timestamp
+from core.text import etag_of, format_timestamp
 from tasks.runs.enrichment import EnrichedTask
 from tasks.runs.known import Known, last_known
 

@@ -34,9 +34,12 @@ from tasks.runs.known import RunsStatus
 # Characters. Not in the schema: the published one has no bounds.
 MAX_TITLE, MAX_PROMPT, MAX_MODEL = 500, 50_000, 200
 MAX_IDEMPOTENCY_KEY = 255
-DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+# Tasks per page, and runs per list; Trigger.dev lists at most 100 runs.
+MAX_TASKS = 100
+DEFAULT_RUNS, MAX_RUNS = 20, 100
 # Seconds that a long-polling request may wait.
 MAX_WAIT = 25
+# Times in a preview.
 DEFAULT_COUNT, MAX_COUNT = 10, 100
 
 
@@ -73,7 +76,7 @@ class TaskListQuerySerializer(QuerySerializer):
     artist_account_id = UUIDField(required=False, help_text="Only tasks for this artist.")
     enabled = QueryBooleanField(required=False, help_text="Only running, or only paused tasks.")
     limit = QueryIntegerField(
-        minimum=1, maximum=MAX_LIMIT, required=False, help_text="The maximum number of tasks; all by default."
+        minimum=1, maximum=MAX_TASKS, required=False, help_text="The maximum number of tasks; all by default."
     )
     cursor = CursorField(required=False, help_text="The `next_cursor` of the previous page.")
 
@@ -82,8 +85,8 @@ class TaskRunListQuerySerializer(QuerySerializer):
     runId = QueryTextField(required=False, help_text="Only this run.")
     limit = QueryIntegerField(
         minimum=1,
-        maximum=MAX_LIMIT,
-        default=DEFAULT_LIMIT,
+        maximum=MAX_RUNS,
+        default=DEFAULT_RUNS,
         help_text="The maximum number of runs; ignored with `runId`.",
     )
     account_id = UUIDField(
@@ -112,7 +115,7 @@ class TaskRunListQuerySerializer(QuerySerializer):
 
 
 class DeleteTaskQuerySerializer(QuerySerializer):
-    """Some proxies drop the body of a DELETE, so the query may say the same."""
+    """Some proxies drop the body of a DELETE, so the query may name the task instead."""
 
     id = UUIDField(required=False, help_text="The task, where the body does not name it.")
     account_id = UUIDField(required=False, help_text="The account that owns the task.")
@@ -238,7 +241,7 @@ class TaskSerializer(serializers.Serializer[Any]):
         source="task.model",
         allow_null=True,
         min_length=1,
-        help_text="The AI model that runs the prompt; null for ours.",
+        help_text="The AI model that runs the prompt; null for the default.",
     )
     owner_email = serializers.CharField(
         source="task.owner_email", allow_null=True, help_text="The owner's primary address; null when there is none."
@@ -260,7 +263,7 @@ class TaskSerializer(serializers.Serializer[Any]):
         choices=[status.value for status in RunsStatus],
         help_text=(
             "Whether `recent_runs` is what Trigger.dev says now (fresh), said at `runs_as_of` (stale), "
-            "or could not be asked for (unavailable)."
+            "or unknown (unavailable)."
         ),
     )
     runs_as_of = TimestampField(allow_null=True, help_text="When Trigger.dev said so; null when it could not be asked.")

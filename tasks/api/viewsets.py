@@ -49,7 +49,7 @@ from tasks.api.serializers import (
 )
 from tasks.cron import zones
 from tasks.gateway import upstream
-from tasks.gateway.payers import Payer, payer
+from tasks.gateway.budget import Payer, payer
 from tasks.models import Task, TaskQuerySet
 from tasks.runs import queries, run_now
 from tasks.runs.enrichment import enrich

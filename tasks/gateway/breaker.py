@@ -1,8 +1,8 @@
 """A circuit breaker: after repeated failures nothing is called for a while, then one trial decides.
 
-Pure; `now` is in seconds of any clock. Libraries were looked at (pybreaker, circuitbreaker, purgatory): each lets the
-next real call be the trial, and here a request must not wait for a server that may still hang. The gate sends trials in
-the background instead, so starting one and its result are separate methods.
+Pure; `now` is in seconds of any clock. In the libraries that were looked at (pybreaker, circuitbreaker, purgatory) the
+next real call is the trial. Here no request may wait for a server that may still hang, so the gate sends trials in the
+background, and the breaker has separate methods for starting a trial and for its result.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class CircuitBreaker:
         self.is_open, self._failures, self._trial_until = False, 0, 0.0
 
     def record_failure(self, *, now: float, is_trial: bool) -> None:
-        """A failed trial starts the next pause. A late failure of an earlier call does not make the pause longer."""
+        """A failed trial starts the next pause. Failures of calls from before the breaker opened do not extend it."""
         if self.is_open and not is_trial:
             return
         if not 0 <= now - self._failed_at <= FAILURE_WINDOW:

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from django.conf import settings
 
-from core import digests
+from core.text import fingerprint
 from tasks.models import TriggerBinding
 
 
@@ -19,7 +19,7 @@ class NotOurEnvironment(Exception):
 
 def check_environment(*, at: datetime) -> None:
     """Raises NotOurEnvironment with what to do. The first use binds the database."""
-    used = digests.fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
+    used = fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
     if not settings.TRIGGER_SECRET_KEY.startswith("tr_prod_") and not settings.TRIGGER_NAMESPACE:
         raise NotOurEnvironment("TRIGGER_SECRET_KEY does not start with tr_prod_, so TRIGGER_NAMESPACE must be set")
     bound, _ = TriggerBinding.objects.get_or_create(pk=1, defaults={"fingerprint": used, "since": at})
@@ -31,5 +31,5 @@ def check_environment(*, at: datetime) -> None:
 
 
 def accept_environment(*, at: datetime) -> None:
-    used = digests.fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
+    used = fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
     TriggerBinding.objects.update_or_create(pk=1, defaults={"fingerprint": used, "since": at})

@@ -18,15 +18,14 @@ from django.conf import settings
 from django.core.cache import cache
 
 from tasks.gateway.breaker import CircuitBreaker
-from tasks.gateway.budget import Budget
-from tasks.gateway.payers import payer
+from tasks.gateway.budget import Budget, payer
 from tasks.trigger import errors
 from tasks.trigger.client import PROBES, ROUTES, Route
 from tasks.trigger.responses import MAX_RETRY_AFTER
 
 # Seconds; also where the reset that Trigger.dev names has passed already.
 MIN_STOP = 1.0
-# A call that had less time than this, in seconds, proves nothing about Trigger.dev when it times out.
+# Seconds. A call with a shorter deadline that times out does not count as a failure of Trigger.dev.
 MIN_PATIENCE = 1.0
 OUTCOMES: dict[type[errors.TriggerError], str] = {
     errors.NotFound: "not_found",
@@ -108,8 +107,8 @@ class Gate:
     def _check_breaker(self, route: Route) -> bool:
         """Whether this call is itself the trial. Raises CircuitOpen.
 
-        Trials are probes in the background. No probe can start a run, so there the next call is the trial, once no
-        other breaker is open.
+        Trials are probes in the background. No probe can start a run: for that kind of call the next real one is the
+        trial, once no other breaker is open.
         """
         with self._lock:
             breaker, now = self._breakers[route], time.time()
@@ -189,7 +188,8 @@ def is_failure(route: Route, error: errors.TriggerError | None, *, is_trial: boo
     """Whether the result counts against the kind of call.
 
     A 500 or a broken answer counts for lists only: a single run or schedule can break the answer about itself
-    (recorded: run_get_packet_*, cron_L_bare_poison_create). A trial asks for nothing that exists, so there it counts.
+    (recorded: run_get_packet_*, cron_L_bare_poison_create). A probe names nothing that exists, so its failure always
+    counts.
     """
     if isinstance(error, errors.NotReached | errors.TimedOut):
         return True

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from tasks.gateway import upstream
-from tasks.gateway.payers import Lookup, payer
+from tasks.gateway.budget import Lookup, payer
 
 
 @contextmanager

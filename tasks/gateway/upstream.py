@@ -15,7 +15,7 @@ from typing import TypeVar
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from core import digests
+from core.text import fingerprint
 from tasks.gateway.flights import Flights
 from tasks.gateway.gate import Gate, trial
 from tasks.trigger import errors
@@ -45,7 +45,7 @@ def gate() -> Gate:
 @cache
 def environment() -> str:
     """Distinguishes Trigger.dev environments in the names of cache entries."""
-    return digests.fingerprint(f"{settings.TRIGGER_API_URL} {settings.TRIGGER_SECRET_KEY}")
+    return fingerprint(f"{settings.TRIGGER_API_URL} {settings.TRIGGER_SECRET_KEY}")
 
 
 def cache_name(kind: str, thing: str) -> str:

@@ -14,8 +14,7 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.models import Account
-from core import digests
-from core.text import format_timestamp
+from core.text import digest_of, format_timestamp
 from tasks import cron
 from tasks.cron import zones
 from tasks.gateway import upstream
@@ -62,7 +61,7 @@ def start(
 def store_request(task: Task, *, requested_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
     """A key belongs to its caller and this task: one tenant must never get the run of another."""
     who = f"account {requested_by.pk}" if requested_by else f"staff {staff}"
-    digest = digests.digest_of(who, str(task.pk), key or f"once {uuid4()}")
+    digest = digest_of(who, str(task.pk), key or f"once {uuid4()}")
     asked = {"task": task, "asked_by": requested_by, "asked_by_staff": staff, "asked_at": at}
     with transaction.atomic():
         Task.objects.filter(pk=task.pk).update(run_by_hand_at=at)

@@ -21,7 +21,7 @@ from django.db import connections
 from django.utils import timezone
 
 from tasks.gateway import upstream
-from tasks.gateway.payers import Payer, in_the_name_of, payer
+from tasks.gateway.budget import Payer, in_the_name_of, payer
 from tasks.runs import queries
 from tasks.runs.known import alone
 from tasks.runs.snapshots import UNFINISHED_FOR, Snapshot

@@ -1,4 +1,4 @@
-"""Which listed schedules of ours belong to no task, or are duplicates. Pure; `reconciliation` deletes them."""
+"""Which listed schedules of ours belong to no task, or are duplicates. Decides only; `reconciliation` deletes them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -99,7 +99,7 @@ class Reconciliation:
         now = self.pace.now()
         due: dict[UUID, datetime] = {}
         for task in self.tasks.unsettled().order_by("updated_at", "pk"):
-            # Only the mark is left: an earlier attempt would prove nothing, and renew the mark.
+            # Trigger.dev is equal to the row, but an earlier request may still take effect: settle again after that.
             is_waiting = task.synced_generation == task.generation and task.unsettled_until
             due[task.pk] = at_most(task.unsettled_until, now + UNSETTLED_FOR) if is_waiting else now
         self.process(due, "Settling")
@@ -331,5 +331,5 @@ def at_most(at: datetime | None, limit: datetime) -> datetime:
 
 
 def is_as_desired(task: Task, desired: DesiredSchedule, schedule: Schedule | None) -> bool:
-    """Also whether the row knows the schedule's id, by which its runs are found."""
+    """Whether nothing has to be done, and the row has the id of the schedule, by which its runs are found."""
     return plan(desired, schedule) is Step.NOTHING and (schedule is None or schedule.id == task.trigger_schedule_id)

@@ -61,7 +61,7 @@ class Claim:
 
     @property
     def can_restore_mark(self) -> bool:
-        """No earlier request is in doubt, and the row stays pending even without the mark."""
+        """Whether the row may be as before the claim: no earlier request is in doubt, and it is pending in any case."""
         return self.former_mark is None and self.task.synced_generation != self.task.generation
 
     @property
@@ -177,8 +177,8 @@ def finish(claim: Claim, *, definite: bool, schedule: Schedule | None = None, re
 def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: str) -> bool:
     """False where the lease was lost. `definite`: no request of ours can still take effect.
 
-    Without `reason`, Trigger.dev holds what the claim read. With one, whatever was unsettled before stays unsettled,
-    since only a successful read can tell.
+    Without `reason`, Trigger.dev holds what the claim read. With one, a task that was unsettled before stays unsettled,
+    since only a successful read shows what Trigger.dev holds.
     """
     mine = Task.objects.filter(pk=claim.task.pk, lease_token=claim.token)
     result: dict[str, object] = {"sync_error": reason}

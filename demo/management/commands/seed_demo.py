@@ -26,8 +26,7 @@ from demo.standin.run_json import iso_timestamp
 from demo.standin.schedules import next_fire
 from demo.standin.state import StandinRun, StandinSchedule, State
 from tasks import cron
-from tasks.cron.expressions import parse
-from tasks.cron.fire_times import times
+from tasks.cron.expressions import parse, times
 from tasks.models import Task
 
 

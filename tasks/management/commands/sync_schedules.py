@@ -21,7 +21,7 @@ from rich.console import Console
 from accounts.lookup import UnknownAccount, find_account
 from tasks import idempotency
 from tasks.gateway import upstream
-from tasks.gateway.payers import paid_by
+from tasks.gateway.budget import paid_by
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
 from tasks.schedules.reconciliation import run_pass

@@ -89,7 +89,7 @@ def test_with_trigger_down_and_an_empty_cache_the_response_is_a_500_with_retry_a
     trigger.faults.add(Fault(kind))
     response = alice_api.get(f"{PATH}{query}")
     assert (response.status_code, response["Retry-After"]) == (500, "5")
-    assert response.json()["error"].startswith("Trigger.dev cannot be reached at the moment")
+    assert response.json()["error"].startswith("Trigger.dev is unavailable at the moment")
 
 
 @time_machine.travel(datetime(2026, 11, 22, 12, tzinfo=UTC), tick=False)

@@ -14,8 +14,7 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.gateway import upstream
 from tasks.gateway.breaker import PAUSE
-from tasks.gateway.budget import LOOKUPS_PER_MINUTE
-from tasks.gateway.payers import paid_by, payer
+from tasks.gateway.budget import LOOKUPS_PER_MINUTE, paid_by, payer
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 from tests.contract.validation import generated

@@ -8,8 +8,8 @@ import pytest
 
 from demo.standin.standin import Standin
 from tasks.gateway import upstream
-from tasks.gateway.fair_threads import FairThreads
-from tasks.gateway.payers import Lookup, Payer, in_the_name_of, paid_by, payer
+from tasks.gateway.budget import Lookup, Payer, in_the_name_of, paid_by, payer
+from tasks.gateway.flights import FairThreads
 from tasks.trigger import errors
 
 

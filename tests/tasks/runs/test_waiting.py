@@ -22,7 +22,7 @@ from demo.standin.messages import Request
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.gateway import upstream
-from tasks.gateway.payers import Payer, paid_by
+from tasks.gateway.budget import Payer, paid_by
 from tasks.runs import queries
 from tasks.runs.queries import run_name
 from tasks.runs.snapshots import UNFINISHED_FOR
