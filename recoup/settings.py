@@ -37,6 +37,9 @@ REQUEST_DEADLINE: float = env.float("REQUEST_DEADLINE", 3.0)
 # Calls per minute by all processes together.
 TRIGGER_CALLS_PER_MINUTE: int = env.int("TRIGGER_CALLS_PER_MINUTE", 1000, validate=Range(1))
 
+# Finished runs are deleted after this many days.
+RUN_RETENTION_DAYS: int = env.int("RUN_RETENTION_DAYS", 400, validate=Range(1))
+
 # --- The server, and the demo ----------------------------------------------------------------------------------------
 HOST: str = env.str("HOST", "127.0.0.1")
 PORT: int = env.int("PORT", 8000, validate=Range(1, 65535))

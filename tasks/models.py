@@ -5,6 +5,7 @@ known to hold. A deleted task keeps its row, without title and prompt: it tells 
 """
 
 import uuid
+from datetime import datetime
 from typing import Self
 
 from django.db import models
@@ -13,6 +14,7 @@ from django.db.models.functions import Now
 from django.utils.timezone import now
 
 from accounts.models import Account, AccountEmail
+from tasks.cron.calendar import Period, from_json
 
 
 class SyncStatus(models.TextChoices):
@@ -32,6 +34,11 @@ SHOWN = (
 class TaskQuerySet(models.QuerySet["Task"]):
     def living(self) -> Self:
         return self.filter(deleted_at__isnull=True)
+
+    def poll_soon(self, *, at: datetime) -> int:
+        """What is stored may have changed: it is fresh until now, and due now. A deleted task is never due."""
+        self.filter(quiet_until__gt=at).update(quiet_until=at)
+        return self.filter(next_poll_at__gt=at).update(next_poll_at=at)
 
     def unsettled(self) -> Self:
         """Tasks that Trigger.dev is not known to hold, deleted ones included."""
@@ -64,6 +71,18 @@ class Task(models.Model):
     # Trigger.dev does not find such runs by schedule, so these tasks are also queried by tag.
     run_by_hand_at = models.DateTimeField(null=True, blank=True, editable=False)
 
+    # Which cron expression was in force when: `tasks.cron.calendar` as JSON. Empty before the first write or poll.
+    fire_periods = models.JSONField(default=list, blank=True, editable=False)
+    # Null: never polled, and for `next_poll_at` no poll is due, since the task is deleted.
+    polled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    deep_polled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    next_poll_at = models.DateTimeField(null=True, blank=True, editable=False, default=now)
+    watched_until = models.DateTimeField(null=True, blank=True, editable=False)
+    # What `tasks.runs.due.is_fresh` needs.
+    quiet_until = models.DateTimeField(null=True, blank=True, editable=False)
+    unfinished_stored_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_run_status = models.CharField(max_length=40, blank=True, default="", editable=False)
+
     trigger_schedule_id = models.CharField(max_length=100, null=True, blank=True, editable=False)  # noqa: DJ001
     generation = models.PositiveBigIntegerField(default=1, editable=False)
     synced_generation = models.PositiveBigIntegerField(default=0, editable=False)
@@ -86,6 +105,8 @@ class Task(models.Model):
                 condition=~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False),
                 name="task_unsettled",
             ),
+            models.Index(fields=["next_poll_at"], condition=Q(next_poll_at__isnull=False), name="task_next_poll"),
+            models.Index(fields=["watched_until"], condition=Q(watched_until__isnull=False), name="task_watched"),
         ]
         constraints = [
             models.CheckConstraint(
@@ -107,6 +128,13 @@ class Task(models.Model):
     @property
     def is_enabled(self) -> bool:
         return self.enabled is not False
+
+    @property
+    def calendar(self) -> list[Period]:
+        """When the task can have fired. Before anything is stored, its expression may have fired at any time."""
+        if self.fire_periods:
+            return from_json(self.fire_periods)
+        return [Period(self.schedule, self.timezone)] if self.is_enabled and self.deleted_at is None else []
 
     @property
     def sync_status(self) -> SyncStatus:
@@ -137,6 +165,81 @@ class RunRequest(models.Model):
 
     def __str__(self) -> str:
         return self.run_id or "not confirmed"
+
+
+class Run(models.Model):
+    """A copy of a run at Trigger.dev. `data` is the item of its list as JSON text; the columns are parts of it."""
+
+    id = models.CharField(max_length=100, primary_key=True)
+    task = models.ForeignKey(Task, null=True, blank=True, on_delete=models.SET_NULL, related_name="runs")
+    status = models.CharField(max_length=40)
+    is_final = models.BooleanField()
+    task_identifier = models.CharField(max_length=200)
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    updated_at = models.DateTimeField()
+    data = models.TextField()
+    # Found by the schedule of its task, not by a tag.
+    is_scheduled = models.BooleanField(default=False)
+    stored_at = models.DateTimeField()
+    # When an unfinished run was last certain, if lists and retrieves have not shown it since.
+    absent_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["task", "-created_at", "-id"], name="run_of_task"),
+            models.Index(fields=["created_at"], name="run_created"),
+            models.Index(fields=["task"], condition=Q(is_final=False), name="run_unfinished"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class RunOwner(models.Model):
+    """An account that owns a run. No foreign key: a tag may name an account that does not exist here."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="owners")
+    account_id = models.UUIDField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["account_id", "-created_at", "-run"], name="run_of_account")]
+        constraints = [models.UniqueConstraint(fields=["run", "account_id"], name="run_owner_once")]
+
+    def __str__(self) -> str:
+        return f"{self.account_id} owns {self.run_id}"
+
+
+class MissedRun(models.Model):
+    """A time at which a task certainly had to run, and no run came within an hour."""
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="missed_runs")
+    expected_at = models.DateTimeField()
+    noticed_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-expected_at"]
+        constraints = [models.UniqueConstraint(fields=["task", "expected_at"], name="missed_run_once")]
+
+    def __str__(self) -> str:
+        return f"{self.task} at {self.expected_at:%Y-%m-%d %H:%M} UTC"
+
+
+class SharedPoll(models.Model):
+    """The one row about the shared list of unfinished runs: when it was last read, and is read next."""
+
+    as_of = models.DateTimeField(null=True)
+    next_at = models.DateTimeField()
+    pages = models.PositiveIntegerField(default=1)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(pk=1), name="one_shared_poll")]
+
+    def __str__(self) -> str:
+        return f"as of {self.as_of}"
 
 
 class TaskCreation(models.Model):

@@ -11,10 +11,13 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
+from tasks.cron import calendar
 from tasks.models import Task, TaskCreation, TaskQuerySet
 from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
 SCHEDULE_FIELDS = ("schedule", "timezone")
+# What decides when a task fires.
+FIRE_FIELDS = (*SCHEDULE_FIELDS, "enabled")
 
 
 class TaskGone(Exception):
@@ -34,7 +37,9 @@ def create_task(
 ) -> Task:
     """Raises ScheduleRefused, and then there is no task. `alongside` writes in the same transaction."""
     with transaction.atomic():
-        task = Task.objects.create(**fields, created_at=at, schedule_changed_at=at)
+        task = Task(**fields, created_at=at, schedule_changed_at=at, next_poll_at=at)
+        task.fire_periods = calendar_after(task, {}, at=at)
+        task.save(force_insert=True)
         if alongside is not None:
             alongside(task)
     outcome = settle(task.pk, at=at, within=within)
@@ -59,7 +64,9 @@ def undo_creation(created: Task, *, at: datetime) -> bool:
 
 
 def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
-    return tasks.living().update(deleted_at=at, title="", prompt="", updated_at=at, generation=F("generation") + 1)
+    """It is not polled any more."""
+    hidden = {"title": "", "prompt": "", "next_poll_at": None, "watched_until": None}
+    return tasks.living().update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1)
 
 
 def update_task(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
@@ -78,13 +85,26 @@ def update_task(task: Task, changes: Mapping[str, Any], *, at: datetime, within:
         timestamps = {"updated_at": at}
         if any(name in changes and changes[name] != former[name] for name in SCHEDULE_FIELDS):
             timestamps["schedule_changed_at"] = at
-        Task.objects.filter(pk=task.pk).update(**changes, **timestamps, generation=F("generation") + 1)
+        written = Task.objects.filter(pk=task.pk)
+        written.update(**changes, **timestamps, generation=F("generation") + 1)
+        if any(name in changes and changes[name] != getattr(row, name) for name in FIRE_FIELDS):
+            written.update(fire_periods=calendar_after(row, changes, at=at))
+            written.poll_soon(at=at)
     outcome = settle(task.pk, at=at, within=within)
     if outcome.refusal and any(name in changes for name in SCHEDULE_FIELDS):
-        written = Task.objects.living().filter(pk=task.pk, generation=row.generation + 1)
-        if written.update(**former, refused_generation=None, sync_error="", generation=F("generation") + 1):
+        refused = Task.objects.living().filter(pk=task.pk, generation=row.generation + 1)
+        former["fire_periods"] = row.fire_periods
+        if refused.update(**former, refused_generation=None, sync_error="", generation=F("generation") + 1):
             settle(task.pk, at=at, within=within)
             raise ScheduleRefused(outcome.refusal)
+
+
+def calendar_after(task: Task, changes: Mapping[str, Any], *, at: datetime) -> list[dict[str, Any]]:
+    """When the task can have fired, after these changes of a row."""
+    values = {name: changes.get(name, getattr(task, name)) for name in FIRE_FIELDS}
+    schedule = None if values["enabled"] is False else values["schedule"]
+    periods = [] if task._state.adding else task.calendar
+    return calendar.to_json(calendar.change(periods, schedule, values["timezone"], at=at))
 
 
 def delete_task(task: Task, *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:

@@ -5,6 +5,7 @@ and the task as tags, and the task's row says that there are such runs.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from tasks.models import RunRequest, Task
 from tasks.runs import fires, snapshots
 from tasks.runs.known import Known, RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
+from tasks.runs.store import read_copy, store
 from tasks.trigger.types import Run
 
 # The payload of a schedule names its id, and a paused task may have no schedule.
@@ -54,8 +56,18 @@ def start(
         deadline=deadline,
     )
     run_id = upstream.wait_for_call(call, deadline=deadline)
-    RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
+    with transaction.atomic():
+        RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
+        store_started(task, run_id, at=at)
     return run_id, False
+
+
+def store_started(task: Task, run_id: str, *, at: datetime) -> None:
+    """Trigger.dev's list may lack the run for seconds. Any answer about it replaces this copy."""
+    copy = replace(read_copy(started_run(task, run_id, at=at)), updated_at=task.created_at)
+    store([(copy, False)], task, as_of=at, shared_as_of=at, at=at)
+    Task.objects.filter(pk=task.pk).update(unfinished_stored_at=at, last_run_status=copy.status)
+    Task.objects.filter(pk=task.pk).poll_soon(at=at)
 
 
 def store_request(task: Task, *, requested_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
@@ -64,7 +76,9 @@ def store_request(task: Task, *, requested_by: Account | None, staff: str, key: 
     digest = digest_of(who, str(task.pk), key or f"once {uuid4()}")
     asked = {"task": task, "asked_by": requested_by, "asked_by_staff": staff, "asked_at": at}
     with transaction.atomic():
-        Task.objects.filter(pk=task.pk).update(run_by_hand_at=at)
+        requested = Task.objects.filter(pk=task.pk)
+        requested.update(run_by_hand_at=at)
+        requested.poll_soon(at=at)
         request, _ = RunRequest.objects.get_or_create(digest=digest, defaults=asked)
     return request
 
@@ -98,7 +112,12 @@ def tags(task: Task) -> list[str]:
 
 def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
     """A run that Trigger.dev has started but did not return."""
-    run: Run = {
+    run = started_run(task, run_id, at=at)
+    return Known(snapshots.take([run], at=at, fresh_until=at), RunsStatus.STALE)
+
+
+def started_run(task: Task, run_id: str, *, at: datetime) -> Run:
+    return {
         "id": run_id,
         "status": "QUEUED",
         "taskIdentifier": settings.TRIGGER_TASK_IDENTIFIER,
@@ -106,4 +125,3 @@ def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
         "updatedAt": format_timestamp(at),
         "tags": tags(task),
     }
-    return Known(snapshots.take([run], at=at, fresh_until=at), RunsStatus.STALE)

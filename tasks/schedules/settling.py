@@ -17,7 +17,10 @@ from enum import Enum, auto
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import F, Q
+from django.utils import timezone
 
+from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.gateway.environment import NotOurEnvironment, check_environment
 from tasks.models import Task
@@ -136,6 +139,15 @@ def settle(
     return finish_settled(claim, step, schedule)
 
 
+def settle_pending(limit: int = 20) -> int:
+    """One attempt for each of some pending tasks that nothing earlier can change any more. How many were settled."""
+    now = timezone.now()
+    is_waiting = Q(unsettled_until__gt=now) | Q(lease_until__gt=now) | Q(refused_generation=F("generation"))
+    pending = Task.objects.unsettled().exclude(is_waiting).order_by("updated_at", "pk")
+    task_ids = list(pending.values_list("pk", flat=True)[:limit])
+    return sum(settle(task_id, at=timezone.now()).is_settled for task_id in task_ids)
+
+
 def act(task: Task, client: TriggerClient, *, next_deadline: Callable[[], float]) -> tuple[Step, Schedule | None]:
     desired = desired_schedule(task)
     schedule = find_schedule(desired, task.trigger_schedule_id, client, next_deadline=next_deadline)
@@ -202,10 +214,25 @@ def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: st
 def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outcome:
     try:
         is_stored = finish(claim, definite=True, schedule=schedule)
+        if is_stored:
+            confirm_calendar(claim)
         return Outcome(OutcomeKind.SETTLED if is_stored else OutcomeKind.LEASE_LOST, step)
     except IntegrityError:
         finish(claim, definite=True, reason="Its schedule at Trigger.dev already belongs to another task.")
         return Outcome(OutcomeKind.FAILED, step)
+
+
+def confirm_calendar(claim: Claim) -> None:
+    """Trigger.dev fires by the row from now on. The runs are polled, since a fire may have come meanwhile."""
+    periods = calendar.confirm(claim.task.calendar, at=claim.now)
+    if periods == claim.task.calendar:
+        return
+    try:
+        unchanged = Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation)
+        if unchanged.update(fire_periods=calendar.to_json(periods)):
+            unchanged.poll_soon(at=claim.now)
+    except DatabaseError:
+        logger.exception("The calendar of task %s could not be confirmed", claim.task.pk)
 
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:

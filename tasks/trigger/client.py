@@ -34,6 +34,8 @@ PAUSE_BETWEEN_TRIES = 0.1
 CONNECTIONS = 64
 # Without a period the list covers seven days, and a monthly task would have no runs.
 RUNS_PERIOD = "3650d"
+# Every unfinished status in one list: one status per list would miss a run that changes (recorded: feed_list_*).
+UNFINISHED = "QUEUED,DEQUEUED,EXECUTING,REATTEMPTING,FROZEN,DELAYED,PENDING_VERSION,WAITING_FOR_DEPLOY"
 SCHEDULES_PER_PAGE = 100
 # With more broken schedules than this, Trigger.dev is failing as a whole.
 MAX_UNREADABLE = 10
@@ -87,9 +89,15 @@ class TriggerClient:
         self._adapter.close()
 
     def list_runs(
-        self, *, schedule_id: str | None = None, tag: str | None = None, limit: int, deadline: float
+        self,
+        *,
+        schedule_id: str | None = None,
+        tag: str | None = None,
+        limit: int,
+        after: str | None = None,
+        deadline: float,
     ) -> RunPage:
-        """The newest runs of one schedule, or of one tag, without payload and output.
+        """The newest runs of one schedule, or of one tag, without payload and output. `after`: a page's `next`.
 
         Exactly one of the two: to Trigger.dev an empty filter is no filter, and a comma means OR.
         """
@@ -97,9 +105,18 @@ class TriggerClient:
         given = {name: value for name, value in filters.items() if value is not None}
         if len(given) != 1 or any(not value.strip() or "," in value for value in given.values()):
             raise ValueError(f"One schedule or one tag is needed to list runs, not {given}")
-        query = {**given, "filter[createdAt][period]": RUNS_PERIOD, "page[size]": str(limit)}
-        body = self._get("/api/v1/runs", query, deadline=deadline)
-        return as_run_page(body)
+        return self._list_runs(given, limit=limit, after=after, deadline=deadline)
+
+    def list_unfinished_runs(self, *, limit: int, after: str | None = None, deadline: float) -> RunPage:
+        """The unfinished runs of the environment. A page can be short, or empty, and still have a next one."""
+        return self._list_runs({"filter[status]": UNFINISHED}, limit=limit, after=after, deadline=deadline)
+
+    def _list_runs(self, filters: Mapping[str, str], *, limit: int, after: str | None, deadline: float) -> RunPage:
+        """The filters are repeated on every page: a cursor does not carry them."""
+        query = {**filters, "filter[createdAt][period]": RUNS_PERIOD, "page[size]": str(limit)}
+        if after is not None:
+            query["page[after]"] = after
+        return as_run_page(self._get("/api/v1/runs", query, deadline=deadline))
 
     def retrieve_run(self, run_id: str, *, deadline: float) -> Run:
         """One run with its payload and output; NotFound also for one of another environment."""

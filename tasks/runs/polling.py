@@ -1,0 +1,349 @@
+"""Polling: the runs of a task are read when its own schedule says that something has happened.
+
+Any process may take a step, at any time. *Claim*: due tasks, watched ones first, get a later `next_poll_at`; that is
+the whole lease, so a process that dies loses nothing. *Poll*, with no transaction open: the newest runs of the
+schedule. *Commit*, with the task's row locked: runs, `polled_at` and the next poll together. `due` decides when.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import prometheus_client
+from django.db import connection, transaction
+
+from tasks.cron import calendar
+from tasks.models import MissedRun, Run, RunRequest, SharedPoll, Task, TaskQuerySet
+from tasks.runs import due, store
+from tasks.runs.due import NEVER, PollState, Unfinished
+from tasks.runs.owners import TASK_TAG
+from tasks.runs.store import RunCopy, read_copies, read_copy
+from tasks.trigger import errors
+from tasks.trigger.client import TriggerClient
+from tasks.trigger.types import RunPage
+
+# Tasks that one step claims, and how many of them stay for unwatched tasks while watched ones are due.
+BATCH, FOR_UNWATCHED = 8, 2
+LEASE = timedelta(seconds=15)
+# Seconds.
+MAX_CALL = 5.0
+# Runs of an unwatched minute may be listed late: a poll reads back to this long before the last one.
+OVERLAP = timedelta(seconds=120)
+MIN_PAGE, MAX_PAGE = 5, 100
+# Fires longer before a poll than this get no outcome: after an outage, a task that runs every minute has too many.
+MAX_WINDOW = timedelta(hours=5)
+# Of the unfinished runs of a task, a poll reads back to the oldest of at most this many.
+MAX_UNFINISHED_REACH = 50
+# After a failed poll: as long as the stored runs are old, within these bounds.
+MIN_RETRY, MAX_RETRY = timedelta(seconds=4), timedelta(seconds=300)
+# The shared list is used when more tasks are watched with unfinished runs than twice its pages, and at least this many.
+MIN_SHARED = 3
+SHARED_PAUSE = timedelta(seconds=2)
+POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the shared list.", ["outcome"])
+UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Poller:
+    """`now`: one clock for all processes. `next_deadline`: of one call, in seconds of `time.monotonic()`."""
+
+    client: TriggerClient
+    now: Callable[[], datetime]
+    next_deadline: Callable[[], float]
+
+    # --- Claim -------------------------------------------------------------------------------------------------------
+
+    def claim(self, count: int = BATCH) -> list[Task]:
+        """Due tasks, watched ones first. The others keep two places, so that they are never starved."""
+        now = self.now()
+        with transaction.atomic():
+            is_due = lockable(Task.objects.filter(next_poll_at__lte=now).order_by("next_poll_at"))
+            watched = list(is_due.filter(watched_until__gt=now)[:count])
+            others = list(is_due.exclude(watched_until__gt=now)[:count])
+            reserved = min(len(others), FOR_UNWATCHED if watched else count)
+            claimed = [*watched[: count - reserved], *others][:count]
+            Task.objects.filter(pk__in=[task.pk for task in claimed]).update(next_poll_at=now + LEASE)
+        return claimed
+
+    # --- One task ----------------------------------------------------------------------------------------------------
+
+    def poll(self, task: Task) -> bool:
+        """Whether Trigger.dev answered. Never raises for what Trigger.dev does."""
+        began = self.now()
+        try:
+            found = self.read(task, began=began)
+        except errors.TriggerError as error:
+            self.postpone(task, error)
+            POLLS.labels("failed").inc()
+            return False
+        self.commit(task.pk, found, began=began)
+        POLLS.labels("ok").inc()
+        return True
+
+    def read(self, task: Task, *, began: datetime) -> "Found":
+        """All calls of one poll. Raises a TriggerError when a list fails."""
+        state = load_state(task)
+        is_first = task.polled_at is None
+        is_deep = is_first or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74
+        found = Found(is_deep=is_deep)
+        reach = oldest_in_question(state, began=began, is_deep=is_deep)
+        if task.trigger_schedule_id:
+            self.read_list(found, reach, state, is_first=is_first, schedule_id=task.trigger_schedule_id)
+        if needs_tag(task, state, is_deep=is_deep):
+            self.read_list(found, reach, state, is_first=is_first, tag=f"{TASK_TAG}{task.pk}")
+        self.retrieve_missing(found, Run.objects.filter(task=task, is_final=False))
+        return found
+
+    def read_list(
+        self,
+        found: "Found",
+        reach: datetime,
+        state: PollState,
+        *,
+        is_first: bool,
+        schedule_id: str | None = None,
+        tag: str | None = None,
+    ) -> None:
+        """Pages down to `reach`. The end is where there is no next page: a page can be short, or empty."""
+        expected = sum(fire.at >= reach for fire in state.fires)
+        size = MAX_PAGE if found.is_deep and not is_first else max(MIN_PAGE, min(MAX_PAGE, MIN_PAGE + expected))
+        count, after = 0, None
+        while True:
+            page: RunPage = self.client.list_runs(
+                schedule_id=schedule_id, tag=tag, limit=size, after=after, deadline=self.next_deadline()
+            )
+            copies = read_copies(page.runs)
+            found.copies += [(copy, schedule_id is not None) for copy in copies]
+            count, after = count + len(page.runs), page.next
+            is_enough = count >= (MIN_PAGE if reach > NEVER or is_first else MAX_PAGE)
+            if after is None or (is_enough and (is_first or not copies or copies[-1].created_at < reach)):
+                return
+
+    def retrieve_missing(self, found: "Found", unfinished: Iterable[Run]) -> None:
+        """Unfinished runs that no list had, and copies that only a retrieve can put in order."""
+        copies = {copy.id: copy for copy, _ in found.copies}
+        for run in unfinished:
+            copy = copies.get(run.pk)
+            if copy is not None and not store.is_tie(copy, run):
+                continue
+            try:
+                retrieved = read_copy(self.client.retrieve_run(run.pk, deadline=self.next_deadline()))
+                found.copies.append((retrieved, run.is_scheduled))
+            except (errors.TriggerError, KeyError, TypeError, ValueError):
+                found.lost.append(run.pk)
+
+    def postpone(self, task: Task, error: errors.TriggerError) -> None:
+        """After a failed poll. Nothing else changes."""
+        now = self.now()
+        age = now - task.polled_at if task.polled_at else MIN_RETRY
+        pause = max(MIN_RETRY, min(MAX_RETRY, age))
+        if isinstance(error, errors.TooManyRequests | errors.NotSent):
+            pause = max(pause, timedelta(seconds=error.retry_after))
+        Task.objects.filter(pk=task.pk, next_poll_at__isnull=False).update(next_poll_at=now + pause)
+
+    def commit(self, task_id: UUID, found: "Found", *, began: datetime) -> None:
+        """Everything in one transaction, by the row as it is now: it may have changed during the calls."""
+        with transaction.atomic():
+            task = Task.objects.select_for_update().get(pk=task_id)
+            shared_as_of = shared_poll_as_of()
+            was_first = task.polled_at is None
+            store.store(found.copies, task, as_of=began, shared_as_of=shared_as_of, at=self.now())
+            self.mark_lost(found.lost, task, shared_as_of=shared_as_of)
+            if was_first:
+                task.fire_periods = calendar.to_json(certain_from_now(task.calendar, began))
+            since = max(task.polled_at or began, began - MAX_WINDOW) - due.MISSED_AFTER
+            task.polled_at = max(began, task.polled_at or began)
+            if found.is_deep:
+                task.deep_polled_at = max(began, task.deep_polled_at or began)
+            state = load_state(task, since=since)
+            self.note_outcomes(task, state, found, since=since)
+            plan(task, state, shared_as_of=shared_as_of, now=self.now())
+
+    def mark_lost(self, lost: Sequence[str], task: Task, *, shared_as_of: datetime) -> None:
+        """These runs were last certain at the last poll, or at the shared list."""
+        for run in Run.objects.filter(pk__in=lost, is_final=False, absent_at__isnull=True):
+            Run.objects.filter(pk=run.pk).update(absent_at=last_certain(run, task.polled_at, shared_as_of))
+
+    def note_outcomes(self, task: Task, state: PollState, found: "Found", *, since: datetime) -> None:
+        missed = [MissedRun(task=task, expected_at=at, noticed_at=self.now()) for at in due.missed(state)]
+        MissedRun.objects.bulk_create(missed, ignore_conflicts=True)
+        ran = [copy.created_at for copy, is_scheduled in found.copies if is_scheduled]
+        MissedRun.objects.filter(task=task, expected_at__in=ran).delete()
+        expected = {fire.at for fire in state.fires}
+        since = max(since, task.schedule_changed_at + due.MISSED_AFTER)
+        for at in set(ran) - expected:
+            if at > since:
+                UNEXPECTED.inc()
+                logger.error("Task %s: a run at %s is no fire of its cron expression", task.pk, at)
+
+    # --- The shared list of unfinished runs --------------------------------------------------------------------------
+
+    def poll_shared(self) -> bool:
+        """One list for all watched tasks with unfinished runs, where there are many. Whether it was read."""
+        began = self.now()
+        if not self.claim_shared(began):
+            return False
+        seen, after, pages = set[str](), None, 0
+        try:
+            while True:
+                page = self.client.list_unfinished_runs(limit=MAX_PAGE, after=after, deadline=self.next_deadline())
+                copies = read_copies(page.runs)
+                self.store_shared(copies, began=began)
+                seen |= {copy.id for copy in copies}
+                after, pages = page.next, pages + 1
+                if after is None:
+                    break
+        except errors.TriggerError:
+            SharedPoll.objects.update(next_at=self.now() + MIN_RETRY)
+            POLLS.labels("failed").inc()
+            return False
+        self.finish_shared(seen, began=began, pages=pages)
+        POLLS.labels("shared").inc()
+        return True
+
+    def claim_shared(self, now: datetime) -> bool:
+        with transaction.atomic():
+            SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
+            shared = SharedPoll.objects.select_for_update().get()
+            watched = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False)
+            is_wanted = watched.count() >= max(MIN_SHARED, 2 * shared.pages + 1)
+            if not is_wanted or shared.next_at > now:
+                return False
+            SharedPoll.objects.update(next_at=now + LEASE)
+        return True
+
+    def store_shared(self, copies: Sequence[RunCopy], *, began: datetime) -> None:
+        """Updates stored runs only: a new one comes with the poll of its own task."""
+        known = Run.objects.filter(pk__in=[copy.id for copy in copies]).select_related("task").in_bulk()
+        with transaction.atomic():
+            for copy in copies:
+                run = known.get(copy.id)
+                if run is not None:
+                    store.update(
+                        run,
+                        copy,
+                        run.task,
+                        is_scheduled=run.is_scheduled,
+                        as_of=began,
+                        shared_as_of=shared_poll_as_of(),
+                    )
+
+    def finish_shared(self, seen: set[str], *, began: datetime, pages: int) -> None:
+        """A stored run that the list lacked may have finished: its task is due now, and is not fresh before that."""
+        before = shared_poll_as_of()
+        unfinished = Run.objects.filter(is_final=False, absent_at__isnull=True)
+        absent = unfinished.filter(stored_at__lt=began - due.SHARED_GRACE).exclude(pk__in=seen)
+        with transaction.atomic():
+            for run in absent.filter(task__isnull=False).select_related("task"):
+                certain = last_certain(run, run.task.polled_at if run.task else None, before)
+                Run.objects.filter(pk=run.pk).update(absent_at=certain)
+                task = Task.objects.filter(runs=run)
+                task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
+                task.filter(quiet_until__gt=certain).update(quiet_until=certain)
+            pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
+            SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
+
+    # --- A step ------------------------------------------------------------------------------------------------------
+
+    def step(self, run_all: Callable[[Callable[[Task], bool], Sequence[Task]], object]) -> int:
+        """Polls what is due, and says how many tasks were. `run_all` applies a function to each of them."""
+        self.poll_shared()
+        claimed = self.claim()
+        run_all(self.poll, claimed)
+        return len(claimed)
+
+
+@dataclass
+class Found:
+    """What the calls of one poll brought: copies with whether they were found by schedule, and runs not found."""
+
+    is_deep: bool
+    copies: list[tuple[RunCopy, bool]] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+
+def load_state(task: Task, *, since: datetime | None = None) -> PollState:
+    """The stored state that `due` needs: fires since an hour before the last poll, and the runs that belong to them."""
+    polled_at = task.polled_at
+    since = since or (polled_at or task.created_at) - due.MISSED_AFTER
+    fires = tuple(calendar.fires(task.calendar, since=since, until=polled_at or since)) if polled_at else ()
+    scheduled = Run.objects.filter(task=task, is_scheduled=True, created_at__gte=since)
+    unfinished = Run.objects.filter(task=task, is_final=False).values_list("stored_at", "created_at", "absent_at")
+    return PollState(
+        polled_at=polled_at,
+        deep_polled_at=task.deep_polled_at or NEVER,
+        spread=task.pk.int % 1000 / 1000,
+        fires=fires,
+        known=dict(scheduled.values_list("created_at", "stored_at")),
+        unfinished=tuple(Unfinished(*row) for row in unfinished),
+        request_open_until=open_request_until(task),
+    )
+
+
+def open_request_until(task: Task) -> datetime:
+    """Of the newest run request without an answer."""
+    if task.run_by_hand_at is None:
+        return NEVER
+    newest = RunRequest.objects.filter(task=task, run_id__isnull=True).order_by("-asked_at").first()
+    return newest.asked_at + due.REQUEST_OPEN_FOR if newest else NEVER
+
+
+def plan(task: Task, state: PollState, *, shared_as_of: datetime, now: datetime) -> None:
+    """Stores when the task is due, and until when its runs are certainly what Trigger.dev has."""
+    is_watched = task.watched_until is not None and task.watched_until > now
+    newest = Run.objects.filter(task=task).order_by("-created_at", "-id").values_list("status", flat=True).first()
+    stored_at = [run.stored_at for run in state.unfinished if run.absent_at is None]
+    quiet_until = due.quiet_until(state)
+    Task.objects.filter(pk=task.pk).update(
+        polled_at=task.polled_at,
+        deep_polled_at=task.deep_polled_at,
+        fire_periods=task.fire_periods,
+        next_poll_at=due.next_poll(state, is_watched=is_watched, shared_as_of=shared_as_of),
+        quiet_until=quiet_until if quiet_until > NEVER else None,
+        unfinished_stored_at=max(stored_at, default=None),
+        last_run_status=newest or "",
+    )
+
+
+def oldest_in_question(state: PollState, *, began: datetime, is_deep: bool) -> datetime:
+    """How far back a poll reads: to the oldest thing that may have changed."""
+    if is_deep or state.polled_at is None:
+        return NEVER
+    waited_for = [at for at in due.awaited(state) if at <= began]
+    newest_first = sorted((run.created_at for run in state.unfinished), reverse=True)
+    return min([state.polled_at - OVERLAP, *waited_for, *newest_first[:MAX_UNFINISHED_REACH]])
+
+
+def needs_tag(task: Task, state: PollState, *, is_deep: bool) -> bool:
+    """Runs that were started by hand are found by the task's tag only."""
+    if task.run_by_hand_at is None or state.polled_at is None:
+        return task.run_by_hand_at is not None
+    has_unfinished = Run.objects.filter(task=task, is_final=False, is_scheduled=False).exists()
+    return is_deep or has_unfinished or state.polled_at < state.request_open_until
+
+
+def last_certain(run: Run, polled_at: datetime | None, shared_as_of: datetime) -> datetime:
+    is_shared = run.stored_at < shared_as_of - due.SHARED_GRACE
+    return max(polled_at or run.stored_at, shared_as_of if is_shared else NEVER)
+
+
+def shared_poll_as_of() -> datetime:
+    as_of = SharedPoll.objects.values_list("as_of", flat=True).first()
+    return as_of or NEVER
+
+
+def certain_from_now(periods: Sequence[calendar.Period], at: datetime) -> list[calendar.Period]:
+    """Fires from before the first poll are only possible: the runs may be older than what the poll has read."""
+    return [
+        replace(period, certain_from=max(period.certain_from or at, at)) if period.possible_from is None else period
+        for period in periods
+    ]
+
+
+def lockable(tasks: TaskQuerySet) -> TaskQuerySet:
+    """Without waiting for other processes. SQLite has one writer at a time, and no SKIP LOCKED."""
+    return tasks.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)

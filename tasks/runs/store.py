@@ -1,0 +1,209 @@
+"""Storing copies of runs: which of two copies is newer, who owns a run, and what the row of its task says of its runs.
+
+Trigger.dev's `updatedAt` decides between two copies. A final status is never undone by an unfinished one: answers may
+come in another order than they were sent, and replicas lag behind.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import orjson
+import prometheus_client
+
+from core.text import parse_timestamp, parse_uuid
+from tasks.models import Run, RunOwner, Task
+from tasks.trigger import types
+
+# Trigger.dev's own isCompleted is false for the last two (recorded: run_get_14_EXPIRED, run_get_15_TIMED_OUT).
+FINAL = frozenset(
+    ("COMPLETED", "CANCELED", "FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT")
+)
+LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns")
+ACCOUNT_TAG = "account:"
+# Bytes. A larger item is stored without its metadata.
+MAX_DATA = 64 * 1024
+# Two different copies this close together may be in either order: the clocks of Trigger.dev's servers differ by ms.
+TIE = timedelta(milliseconds=100)
+SKIPPED = prometheus_client.Counter("recoup_runs_skipped", "Listed runs that could not be stored.", ["reason"])
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunCopy:
+    """One answer about a run. `tagged`: the accounts in its tags; `has_account_tag`: also if they are no valid ids."""
+
+    id: str
+    status: str
+    task_identifier: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+    tagged: frozenset[UUID]
+    has_account_tag: bool
+    data: str
+
+    @property
+    def is_final(self) -> bool:
+        return self.status in FINAL
+
+
+def read_copies(items: Iterable[types.Run]) -> list[RunCopy]:
+    """Items of a list. One that lacks what a row needs is skipped and counted; the others are stored."""
+    found = []
+    for item in items:
+        try:
+            found.append(read_copy(item))
+        except (KeyError, TypeError, ValueError) as error:
+            SKIPPED.labels(type(error).__name__).inc()
+            logger.warning("A listed run could not be stored: %s", type(error).__name__)
+    return found
+
+
+def read_copy(item: types.Run) -> RunCopy:
+    """Raises KeyError, TypeError or ValueError for an item without id, status or createdAt."""
+    raw: dict[str, Any] = dict(item)
+    created_at = parse_timestamp(raw["createdAt"])
+    tags = [tag for tag in raw.get("tags") or [] if isinstance(tag, str) and tag.startswith(ACCOUNT_TAG)]
+    accounts = (parse_uuid(tag.removeprefix(ACCOUNT_TAG)) for tag in tags)
+    return RunCopy(
+        id=raw["id"],
+        status=str(raw["status"])[:40],
+        task_identifier=str(raw.get("taskIdentifier", ""))[:200],
+        created_at=created_at,
+        started_at=optional_timestamp(raw.get("startedAt")),
+        finished_at=optional_timestamp(raw.get("finishedAt")),
+        updated_at=optional_timestamp(raw.get("updatedAt")) or created_at,
+        tagged=frozenset(account for account in accounts if account),
+        has_account_tag=bool(tags),
+        data=data_of(raw),
+    )
+
+
+def optional_timestamp(text: Any) -> datetime | None:
+    try:
+        return parse_timestamp(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def data_of(raw: dict[str, Any]) -> str:
+    """The item as JSON text, without what a list never has; over MAX_DATA also without its metadata."""
+    item = {key: value for key, value in raw.items() if key not in LEFT_OUT_OF_LISTS}
+    text = encode(item)
+    if len(text) > MAX_DATA:
+        text = encode({**{key: value for key, value in item.items() if key != "metadata"}, "metadataOmitted": True})
+    if len(text) > MAX_DATA:
+        raise ValueError("too large")
+    return text
+
+
+def encode(value: Any) -> str:
+    """orjson refuses half of a surrogate pair and numbers over 64 bits, which Trigger.dev can send."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, separators=(",", ":"))
+
+
+def owners_of(copy: RunCopy, task: Task | None) -> set[UUID]:
+    """The accounts in the tags; else the account of the task whose schedule the run was found by."""
+    if copy.has_account_tag:
+        return set(copy.tagged)
+    return {task.account_id} if task is not None else set()
+
+
+def supersedes(copy: RunCopy, run: Run) -> bool:
+    """Whether the copy replaces the stored one."""
+    if copy.is_final != run.is_final:
+        return copy.is_final
+    return copy.updated_at > run.updated_at
+
+
+def is_tie(copy: RunCopy, run: Run) -> bool:
+    """Whether only a retrieve can tell which of two different copies is newer."""
+    if copy.is_final != run.is_final or copy.status == run.status:
+        return False
+    return abs(copy.updated_at - run.updated_at) <= TIE
+
+
+def store(
+    copies: Sequence[tuple[RunCopy, bool]], task: Task | None, *, as_of: datetime, shared_as_of: datetime, at: datetime
+) -> None:
+    """Inserts or updates the runs, in the caller's transaction. Each copy comes with whether it was found by schedule.
+
+    `as_of`: when the calls began. `at`: now. A run belongs to the task only where its account may see it.
+    """
+    stored = Run.objects.in_bulk([copy.id for copy, _ in copies])
+    new: dict[str, tuple[RunCopy, bool]] = {}
+    for copy, is_scheduled in copies:
+        run = stored.get(copy.id)
+        if run is None:
+            former = new.get(copy.id)
+            if former is None or copy.updated_at >= former[0].updated_at:
+                new[copy.id] = (copy, is_scheduled or bool(former and former[1]))
+        else:
+            update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
+    Run.objects.bulk_create(
+        [as_row(copy, task, is_scheduled=is_scheduled, at=at) for copy, is_scheduled in new.values()]
+    )
+    RunOwner.objects.bulk_create(
+        [
+            RunOwner(run_id=copy.id, account_id=account_id, created_at=copy.created_at)
+            for copy, _ in [*new.values(), *copies]
+            for account_id in owners_of(copy, task)
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def as_row(copy: RunCopy, task: Task | None, *, is_scheduled: bool, at: datetime) -> Run:
+    return Run(
+        id=copy.id,
+        task=task_shown_with(copy, task),
+        is_scheduled=is_scheduled,
+        stored_at=at,
+        **columns(copy),
+    )
+
+
+def columns(copy: RunCopy) -> dict[str, Any]:
+    return {
+        "status": copy.status,
+        "is_final": copy.is_final,
+        "task_identifier": copy.task_identifier,
+        "created_at": copy.created_at,
+        "started_at": copy.started_at,
+        "finished_at": copy.finished_at,
+        "updated_at": copy.updated_at,
+        "data": copy.data,
+    }
+
+
+def task_shown_with(copy: RunCopy, task: Task | None) -> Task | None:
+    """A run that carries another account's tag is not shown under the task."""
+    if task is None or (copy.has_account_tag and task.account_id not in copy.tagged):
+        return None
+    return task
+
+
+def update(
+    run: Run, copy: RunCopy, task: Task | None, *, is_scheduled: bool, as_of: datetime, shared_as_of: datetime
+) -> None:
+    changes: dict[str, Any] = columns(copy) if supersedes(copy, run) else {}
+    is_final = run.is_final or copy.is_final
+    if run.absent_at is not None and as_of >= run.absent_at and not is_tie(copy, run):
+        # A list that began before the last shared one does not clear the mark: that one lacked the run.
+        changes["absent_at"] = None if is_final or as_of > shared_as_of else as_of
+    if run.task_id is None and task_shown_with(copy, task) is not None:
+        changes["task"] = task
+    if is_scheduled and not run.is_scheduled:
+        changes["is_scheduled"] = True
+    if changes:
+        Run.objects.filter(pk=run.pk).update(**changes)

@@ -1,0 +1,118 @@
+"""The commands of background work: run_worker and sync_runs."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.utils import timezone
+
+from demo.standin.faults import Fault
+from demo.standin.standin import Standin
+from demo.standin.state import StandinRun
+from tasks.management.commands import run_worker
+from tasks.models import Run, SyncStatus, Task
+from tasks.schedules.settling import settle_pending
+from tests.cast import Cast, make_task
+from tests.services import ROOT, database_url
+
+
+def output_of(command: str, *arguments: str) -> Any:
+    printed = StringIO()
+    call_command(command, *arguments, stdout=printed)
+    return printed.getvalue()
+
+
+def add_run(trigger: Standin, task: Task, *, days: int) -> None:
+    created = (timezone.now() - timedelta(days=days)).timestamp()
+    schedule = {"id": task.trigger_schedule_id}
+    trigger.state.add_run(StandinRun("customer-prompt-task", created, schedule=schedule, ends_after=5))
+
+
+def test_pending_tasks_are_settled_and_refused_or_waiting_ones_are_left(cast: Cast, trigger: Standin) -> None:
+    pending = make_task(cast.alice, cast.artist, synced_generation=0)
+    make_task(cast.alice, cast.artist, synced_generation=0, refused_generation=1)
+    make_task(cast.alice, cast.artist, unsettled_until=timezone.now() + timedelta(minutes=1))
+    assert settle_pending() == 1
+    assert Task.objects.get(pk=pending.pk).sync_status is SyncStatus.IN_SYNC
+    assert (settle_pending(), trigger.state.count_schedules()) == (0, 1)
+
+
+def test_sync_runs_polls_each_due_task_once(cast: Cast, trigger: Standin) -> None:
+    for number in range(3):
+        task = make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}")
+        add_run(trigger, task, days=1)
+    assert json.loads(output_of("sync_runs", "--json")) == {"polled": 3, "failed": 0, "deleted": 0}
+    assert Run.objects.count() == 3
+    assert output_of("sync_runs") == "0 polled, 0 failed, 0 deleted\n"
+
+
+def test_sync_runs_ends_with_1_when_trigger_does_not_answer(cast: Cast, trigger: Standin) -> None:
+    make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    trigger.faults.add(Fault("hang"))
+    with pytest.raises(SystemExit) as ended:
+        output_of("sync_runs")
+    assert ended.value.code == 1
+
+
+def test_backfill_reads_a_hundred_runs_of_every_task(cast: Cast, trigger: Standin) -> None:
+    task = make_task(
+        cast.alice,
+        cast.artist,
+        trigger_schedule_id="sched_a",
+        polled_at=timezone.now(),
+        next_poll_at=timezone.now() + timedelta(hours=5),
+    )
+    for days in range(1, 31):
+        add_run(trigger, task, days=days)
+    output_of("sync_runs", "--backfill")
+    assert Run.objects.count() == 30
+
+
+def test_delete_old_removes_runs_past_the_retention(cast: Cast, trigger: Standin, settings: Any) -> None:
+    settings.RUN_RETENTION_DAYS = 10
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    for days in (1, 20):
+        add_run(trigger, task, days=days)
+    assert json.loads(output_of("sync_runs", "--delete-old", "--json"))["deleted"] == 1
+
+
+def test_a_job_that_fails_does_not_stop_the_other() -> None:
+    stopping, done = threading.Event(), list[str]()
+
+    def fail() -> int:
+        done.append("failed")
+        raise RuntimeError("broken")
+
+    def work() -> int:
+        done.append("worked")
+        if done.count("worked") == 3:
+            stopping.set()
+        return 0
+
+    jobs = [run_worker.Job("broken", 0.001, fail), run_worker.Job("good", 0.001, work)]
+    threads = [threading.Thread(target=run_worker.repeat, args=(job, stopping)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert {"failed", "worked"} == set(done)
+
+
+@pytest.mark.slow
+def test_the_worker_ends_within_ten_seconds_of_a_sigterm(transactional_db: None) -> None:
+    command = [sys.executable, "manage.py", "run_worker"]
+    environment = {"DATABASE_URL": database_url(), "PATH": "/usr/bin:/bin", "LOG_LEVEL": "ERROR"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    time.sleep(3)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    assert time.monotonic() - begun < 10
