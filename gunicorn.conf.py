@@ -19,7 +19,7 @@ if "prometheus_client" not in sys.modules:
 
 from prometheus_client import multiprocess
 
-from demo.parent_process import exit_with_parent
+from core.parent_process import exit_with_parent
 from tasks.gateway import upstream
 
 bind = f"{settings.HOST}:{settings.PORT}"
@@ -66,4 +66,9 @@ def on_exit(server: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
+    from tasks.runs import background  # Django is set up only now
+    from tasks.runs import worker as polls
+
+    background.steps().finish()
+    polls.finish()
     upstream.finish()

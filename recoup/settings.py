@@ -39,6 +39,8 @@ TRIGGER_CALLS_PER_MINUTE: int = env.int("TRIGGER_CALLS_PER_MINUTE", 1000, valida
 
 # Finished runs are deleted after this many days.
 RUN_RETENTION_DAYS: int = env.int("RUN_RETENTION_DAYS", 400, validate=Range(1))
+# Due times use the clock of PostgreSQL, which all machines share. Tests that travel in time use their own.
+USE_DATABASE_CLOCK = True
 
 # --- The server, and the demo ----------------------------------------------------------------------------------------
 HOST: str = env.str("HOST", "127.0.0.1")

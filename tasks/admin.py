@@ -23,7 +23,7 @@ from tasks.gateway import upstream
 from tasks.gateway.environment import NotOurEnvironment
 from tasks.models import SyncStatus, Task
 from tasks.runs import run_now
-from tasks.runs.fires import next_times
+from tasks.runs.reading import upcoming_times
 from tasks.schedules import settling
 from tasks.trigger.errors import TriggerError
 
@@ -240,5 +240,5 @@ class TaskAdmin(admin.ModelAdmin):
 
     @admin.display(description="Next (UTC)")
     def next_time(self, task: Task) -> str:
-        times = next_times(task, now=timezone.now()) if task.deleted_at is None else []
+        times = upcoming_times(task, now=timezone.now()) if task.deleted_at is None else []
         return times[0].strftime("%a %d %b %H:%M") if times else "-"

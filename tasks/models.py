@@ -27,7 +27,8 @@ class SyncStatus(models.TextChoices):
 SHOWN = (
     *("id", "title", "prompt", "schedule", "timezone", "account_id", "artist_account_id", "enabled", "model"),
     *("created_at", "updated_at", "schedule_changed_at", "trigger_schedule_id", "generation", "synced_generation"),
-    *("refused_generation", "unsettled_until", "run_by_hand_at"),
+    *("refused_generation", "unsettled_until", "run_by_hand_at", "polled_at", "next_poll_at", "watched_until"),
+    *("quiet_until", "unfinished_stored_at", "recent_runs"),
 )
 
 
@@ -48,7 +49,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """With the artist's name and the owner's e-mail, in one query, and without columns that no response needs."""
         primary = AccountEmail.objects.filter(account=OuterRef("account"), is_primary=True)
         people = {"artist_name": F("artist_account__name"), "owner_email": Subquery(primary.values("email")[:1])}
-        return self.annotate(**people).only(*SHOWN)
+        shared = Subquery(SharedPoll.objects.values("as_of")[:1])
+        return self.annotate(**people, shared_as_of=shared).only(*SHOWN)
 
 
 class Task(models.Model):
@@ -77,10 +79,14 @@ class Task(models.Model):
     polled_at = models.DateTimeField(null=True, blank=True, editable=False)
     deep_polled_at = models.DateTimeField(null=True, blank=True, editable=False)
     next_poll_at = models.DateTimeField(null=True, blank=True, editable=False, default=now)
+    # When the task would be due if it were watched.
+    watched_poll_at = models.DateTimeField(null=True, blank=True, editable=False)
     watched_until = models.DateTimeField(null=True, blank=True, editable=False)
     # What `tasks.runs.due.is_fresh` needs.
     quiet_until = models.DateTimeField(null=True, blank=True, editable=False)
     unfinished_stored_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # Of its newest runs, for lists: the newest five as JSON objects with commas between them, and the newest status.
+    recent_runs = models.TextField(blank=True, default="", editable=False)
     last_run_status = models.CharField(max_length=40, blank=True, default="", editable=False)
 
     trigger_schedule_id = models.CharField(max_length=100, null=True, blank=True, editable=False)  # noqa: DJ001

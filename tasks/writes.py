@@ -13,6 +13,7 @@ from django.db.models import F
 
 from tasks.cron import calendar
 from tasks.models import Task, TaskCreation, TaskQuerySet
+from tasks.runs import polling
 from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
 SCHEDULE_FIELDS = ("schedule", "timezone")
@@ -37,8 +38,10 @@ def create_task(
 ) -> Task:
     """Raises ScheduleRefused, and then there is no task. `alongside` writes in the same transaction."""
     with transaction.atomic():
-        task = Task(**fields, created_at=at, schedule_changed_at=at, next_poll_at=at)
+        task = Task(**fields, created_at=at, schedule_changed_at=at)
         task.fire_periods = calendar_after(task, {}, at=at)
+        for name, value in polling.initial_plan(task, at=at).items():
+            setattr(task, name, value)
         task.save(force_insert=True)
         if alongside is not None:
             alongside(task)

@@ -17,7 +17,7 @@ from demo.standin.messages import Reply, Request
 from demo.standin.standin import Standin, failed
 from demo.standin.state import State
 from tasks.gateway import upstream
-from tasks.runs import waiting
+from tasks.runs import background, waiting, worker
 from tests.cast import Cast, make_cast, make_key
 from tests.client import ContractClient, with_key
 
@@ -40,6 +40,7 @@ def trigger(settings: Settings) -> Iterator[Standin]:
     """The Trigger.dev stand-in behind a mock of `requests`. Any other HTTP request fails the test."""
     settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY = TRIGGER_URL, TRIGGER_KEY
     settings.TRIGGER_IS_LOCAL = True
+    settings.USE_DATABASE_CLOCK = False
     settings.WHITENOISE_USE_FINDERS = False  # otherwise each client scans all static files
     standin = Standin(State(), {TRIGGER_KEY: PROD})
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
@@ -49,6 +50,8 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         waiting.lookout().finish()
         waiting.waiting.cache_clear()
         waiting.lookout.cache_clear()
+        background.steps().finish()
+        worker.finish()
         upstream.finish()
     cache.clear()
     rate_limits.clear()

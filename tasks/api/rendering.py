@@ -15,8 +15,8 @@ from django.utils.cache import get_conditional_response
 from rest_framework.request import Request
 
 from core.text import etag_of, format_timestamp
-from tasks.runs.enrichment import EnrichedTask
 from tasks.runs.known import Known, last_known
+from tasks.runs.reading import EnrichedTask
 
 
 def json_response(body: dict[str, Any]) -> HttpResponse:

@@ -52,8 +52,8 @@ from tasks.gateway import upstream
 from tasks.gateway.budget import Payer, payer
 from tasks.models import Task, TaskQuerySet
 from tasks.runs import queries, run_now
-from tasks.runs.enrichment import enrich
 from tasks.runs.known import Known, RunsStatus, last_known
+from tasks.runs.reading import enrich
 from tasks.runs.snapshots import UNFINISHED_FOR
 from tasks.runs.waiting import Waiter, has_left, wait_for_change
 from tasks.schedules.settling import ATTEMPT_WITHIN
@@ -154,9 +154,9 @@ class TaskViewSet(TaskAPIViewSet):
             return head_response()
         page = cast(list[Task], self.paginate_queryset(tasks))
         now, deadline = timezone.now(), upstream.deadline_from_now()
-        # A client that asks whether something has changed waits for fresh runs.
-        enriched = enrich(page, now=now, deadline=deadline, only_fresh=self.etags is not None)
-        body = tasks_body(enriched, **cast(KeysetPagination, self.paginator).page_fields())
+        body = tasks_body(
+            enrich(page, now=now, deadline=deadline), **cast(KeysetPagination, self.paginator).page_fields()
+        )
         return conditional_response(request, body)
 
     @schema.create_task

@@ -66,7 +66,8 @@ class Poller:
             others = list(is_due.exclude(watched_until__gt=now)[:count])
             reserved = min(len(others), FOR_UNWATCHED if watched else count)
             claimed = [*watched[: count - reserved], *others][:count]
-            Task.objects.filter(pk__in=[task.pk for task in claimed]).update(next_poll_at=now + LEASE)
+            leased = Task.objects.filter(pk__in=[task.pk for task in claimed])
+            leased.update(next_poll_at=now + LEASE, watched_poll_at=now + LEASE)
         return claimed
 
     # --- One task ----------------------------------------------------------------------------------------------------
@@ -231,6 +232,8 @@ class Poller:
                         as_of=began,
                         shared_as_of=shared_poll_as_of(),
                     )
+            for task in {run.task for run in known.values() if run.task is not None}:
+                Task.objects.filter(pk=task.pk).update(**store.newest_of(task))
 
     def finish_shared(self, seen: set[str], *, began: datetime, pages: int) -> None:
         """A stored run that the list lacked may have finished: its task is due now, and is not fresh before that."""
@@ -276,7 +279,7 @@ def load_state(task: Task, *, since: datetime | None = None) -> PollState:
     return PollState(
         polled_at=polled_at,
         deep_polled_at=task.deep_polled_at or NEVER,
-        spread=task.pk.int % 1000 / 1000,
+        spread=spread_of(task),
         fires=fires,
         known=dict(scheduled.values_list("created_at", "stored_at")),
         unfinished=tuple(Unfinished(*row) for row in unfinished),
@@ -295,18 +298,37 @@ def open_request_until(task: Task) -> datetime:
 def plan(task: Task, state: PollState, *, shared_as_of: datetime, now: datetime) -> None:
     """Stores when the task is due, and until when its runs are certainly what Trigger.dev has."""
     is_watched = task.watched_until is not None and task.watched_until > now
-    newest = Run.objects.filter(task=task).order_by("-created_at", "-id").values_list("status", flat=True).first()
     stored_at = [run.stored_at for run in state.unfinished if run.absent_at is None]
     quiet_until = due.quiet_until(state)
+    watched_poll = due.next_poll(state, is_watched=True, shared_as_of=shared_as_of)
     Task.objects.filter(pk=task.pk).update(
         polled_at=task.polled_at,
         deep_polled_at=task.deep_polled_at,
         fire_periods=task.fire_periods,
-        next_poll_at=due.next_poll(state, is_watched=is_watched, shared_as_of=shared_as_of),
+        next_poll_at=watched_poll if is_watched else due.next_poll(state, is_watched=False, shared_as_of=shared_as_of),
+        watched_poll_at=watched_poll,
         quiet_until=quiet_until if quiet_until > NEVER else None,
         unfinished_stored_at=max(stored_at, default=None),
-        last_run_status=newest or "",
+        **store.newest_of(task),
     )
+
+
+def initial_plan(task: Task, *, at: datetime) -> dict[str, datetime | None]:
+    """The columns of a task that is created now: it has no runs, and is due after its first fire."""
+    fires = tuple(calendar.fires(task.calendar, since=at, until=at))
+    state = PollState(polled_at=at, deep_polled_at=at, spread=spread_of(task), fires=fires)
+    return {
+        "polled_at": at,
+        "deep_polled_at": at,
+        "quiet_until": due.quiet_until(state),
+        "next_poll_at": due.next_poll(state, is_watched=False, shared_as_of=NEVER),
+        "watched_poll_at": due.next_poll(state, is_watched=True, shared_as_of=NEVER),
+    }
+
+
+def spread_of(task: Task) -> float:
+    """Spreads polls of unwatched tasks that fire at the same time."""
+    return task.pk.int % 1000 / 1000
 
 
 def oldest_in_question(state: PollState, *, began: datetime, is_deep: bool) -> datetime:

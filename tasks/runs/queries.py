@@ -9,30 +9,24 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from django.core.cache import cache
 
 from accounts.models import Account
-from tasks import cron
 from tasks.gateway import upstream
 from tasks.gateway.lookups import looking_up
-from tasks.models import SyncStatus, Task
-from tasks.runs import fires, snapshots
-from tasks.runs.fires import Fire
+from tasks.runs import snapshots
 from tasks.runs.known import (
     LAST_KNOWN_FOR,
-    UNAVAILABLE,
     Deadline,
     Known,
     Question,
     RunsStatus,
-    alone,
     ask,
-    ask_behind,
     keep,
     without,
 )
@@ -40,116 +34,15 @@ from tasks.runs.owners import ACCOUNT_TAG, as_seen_by, related_runs, tagged_acco
 from tasks.runs.snapshots import Snapshot
 from tasks.trigger import errors
 
-RECENT = 5
 RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}", re.ASCII)
 LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns")
 UNKNOWN_FOR = 5
-# While Trigger.dev does not hold what the task says, its next fire is anybody's guess.
-PENDING_FOR = timedelta(seconds=30)
 
 logger = logging.getLogger(__name__)
 
 
-class Source(NamedTuple):
-    """Where a task's runs are found: by its schedule, and those that somebody started by its tag."""
-
-    kind: Literal["schedule", "tag"]
-    name: str
-
-
 class RunNotFound(Exception):
     """Unknown, malformed or not the caller's: one answer for all of them."""
-
-
-# --- The runs of tasks -----------------------------------------------------------------------------------------------
-
-
-def newest(
-    sources: Mapping[Source, Task], *, now: datetime, deadline: float, only_fresh: bool = False
-) -> tuple[dict[Source, Known], dict[str, Fire]]:
-    """The newest runs of each source, and the last fire of each schedule, from one look into the cache.
-
-    What has to be waited for is asked all at once, one call for each source, and for no longer than the deadline.
-    """
-    names = {newest_name(source): source for source in sources}
-    fire_names = {fires.fire_name(source.name): source.name for source in sources if source.kind == "schedule"}
-    kept: dict[str, Any] = cache.get_many([*names, *fire_names]) if names else {}
-    known: dict[Source, Known] = {}
-    waited_for: dict[str, tuple[Source, Question]] = {}
-    for name, source in names.items():
-        task, snapshot = sources[source], kept.get(name)
-        question = about_newest(source, task, snapshot, now=now)
-        if snapshot is not None and question.is_enough(snapshot):
-            known[source] = Known(snapshot, RunsStatus.FRESH)
-        elif snapshot is not None and snapshot.is_shown(now=now) and knows(snapshot, task) and not only_fresh:
-            ask_behind(question, now=now)
-            known[source] = Known(snapshot, RunsStatus.STALE)
-        else:
-            waited_for[question.is_one_by] = source, question
-    calls = {
-        asked_as: partial(alone, question, now=now, deadline=lambda: deadline)
-        for asked_as, (_, question) in waited_for.items()
-    }
-    for asked_as, answer in upstream.wait_for_calls(calls, deadline=deadline).items():
-        source, question = waited_for[asked_as]
-        known[source] = fresh_or_last(answer, kept.get(question.name))
-    return known, {schedule_id: kept[name] for name, schedule_id in fire_names.items() if name in kept}
-
-
-def about_newest(source: Source, task: Task, former: Snapshot | None, *, now: datetime) -> Question:
-    name = newest_name(source)
-    return Question(
-        name,
-        "runs",
-        partial(fetch_newest, source, task, former),
-        is_enough=partial(is_fresh_for, task, now=now),
-        # Whoever asks after an edit must not be given what was asked before it.
-        asked_as=f"{name} {task.generation} {task.run_by_hand_at}",
-    )
-
-
-def is_fresh_for(task: Task, snapshot: Snapshot, *, now: datetime) -> bool:
-    return snapshot.is_fresh(now=now, generation=task.generation) and knows(snapshot, task)
-
-
-def knows(snapshot: Snapshot, task: Task) -> bool:
-    """False for what was said before somebody started a run: that one is looked for in vain."""
-    return task.run_by_hand_at is None or snapshot.as_of >= task.run_by_hand_at
-
-
-def fresh_or_last(answer: Snapshot | BaseException, last: Snapshot | None) -> Known:
-    if isinstance(answer, Snapshot):
-        return Known(answer, RunsStatus.FRESH)
-    return Known(last, RunsStatus.STALE) if last is not None else UNAVAILABLE
-
-
-def fetch_newest(source: Source, task: Task, former: Snapshot | None, *, now: datetime, deadline: Deadline) -> Snapshot:
-    filters = {"schedule_id": source.name} if source.kind == "schedule" else {"tag": source.name}
-    page = upstream.client().list_runs(**filters, limit=RECENT, deadline=deadline())
-    runs = [without(run, LEFT_OUT_OF_LISTS) for run in page.runs]
-    next_fire = partial(next_fire_of if source.kind == "schedule" else started_by_hand, task)
-    fresh_until = snapshots.fresh_until(runs, next_fire=next_fire, now=now)
-    if task.sync_status is not SyncStatus.IN_SYNC:
-        fresh_until = min(fresh_until, now + PENDING_FOR)
-    taken = snapshots.take(runs, at=now, fresh_until=fresh_until, generation=task.generation)
-    if source.kind == "schedule" and former and taken.newest_id and taken.newest_id != former.newest_id:
-        fires.learn_behind(task, taken.newest_id)
-    return keep(newest_name(source), taken)
-
-
-def next_fire_of(task: Task, after: datetime) -> datetime | None:
-    """A paused task fires no more, but may have fired right before it was paused."""
-    try:
-        fire = next(iter(cron.next_times(task.schedule, task.timezone, after=after, count=1)), None)
-    except (cron.CronError, KeyError, ValueError):
-        return None
-    return fire if task.is_enabled or (fire is not None and fire <= task.updated_at) else None
-
-
-def started_by_hand(task: Task, after: datetime) -> datetime | None:
-    """What a fire is to a schedule: from then on a run is waited for."""
-    started = task.run_by_hand_at
-    return started if started is not None and started > after else None
 
 
 # --- The runs of an account, and one run -----------------------------------------------------------------------------
@@ -271,10 +164,6 @@ def newer_than(seen: Mapping[str, datetime]) -> dict[str, Snapshot]:
     news = {run_name(names[name]): names[name] for name, as_of in dates.items() if as_of != seen[names[name]]}
     kept: dict[str, Snapshot] = cache.get_many(news) if news else {}
     return {news[name]: snapshot for name, snapshot in kept.items()}
-
-
-def newest_name(source: Source) -> str:
-    return upstream.cache_name(source.kind, source.name)
 
 
 def account_name(account_id: UUID, limit: int) -> str:

@@ -6,13 +6,14 @@ and the task as tags, and the task's row says that there are such runs.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Max
 
 from accounts.models import Account
 from core.text import digest_of, format_timestamp
@@ -20,11 +21,12 @@ from tasks import cron
 from tasks.cron import zones
 from tasks.gateway import upstream
 from tasks.gateway.environment import check_environment
+from tasks.models import Run as StoredRun
 from tasks.models import RunRequest, Task
-from tasks.runs import fires, snapshots
+from tasks.runs import snapshots
 from tasks.runs.known import Known, RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
-from tasks.runs.store import read_copy, store
+from tasks.runs.store import newest_of, read_copy, store
 from tasks.trigger.types import Run
 
 # The payload of a schedule names its id, and a paused task may have no schedule.
@@ -66,7 +68,7 @@ def store_started(task: Task, run_id: str, *, at: datetime) -> None:
     """Trigger.dev's list may lack the run for seconds. Any answer about it replaces this copy."""
     copy = replace(read_copy(started_run(task, run_id, at=at)), updated_at=task.created_at)
     store([(copy, False)], task, as_of=at, shared_as_of=at, at=at)
-    Task.objects.filter(pk=task.pk).update(unfinished_stored_at=at, last_run_status=copy.status)
+    Task.objects.filter(pk=task.pk).update(unfinished_stored_at=at, **newest_of(task))
     Task.objects.filter(pk=task.pk).poll_soon(at=at)
 
 
@@ -86,13 +88,14 @@ def store_request(task: Task, *, requested_by: Account | None, staff: str, key: 
 def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:
     """The shape of the schedule engine's payload (recorded: run_get_REAL_scheduled_second)."""
     schedule_id = task.trigger_schedule_id
-    fire = fires.last_fire(schedule_id) if schedule_id else None
-    is_known = fire is not None and fire.timestamp > datetime.min.replace(tzinfo=UTC)
+    newest = StoredRun.objects.filter(task=task, is_scheduled=True).aggregate(at=Max("created_at"))["at"]
+    # Schedules fire at full minutes, and the run is created within seconds.
+    last_fire = newest.replace(second=0, microsecond=0) if newest else None
     return {
         "scheduleId": schedule_id or NO_SCHEDULE,
         "type": "IMPERATIVE",
         "timestamp": format_timestamp(at),
-        "lastTimestamp": format_timestamp(fire.timestamp) if fire and is_known else None,
+        "lastTimestamp": format_timestamp(last_fire) if last_fire else None,
         "externalId": str(task.pk),
         "timezone": zones.trigger_name(task.timezone),
         "upcoming": [format_timestamp(moment) for moment in next_times_of(task, at=at)],

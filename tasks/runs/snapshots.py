@@ -5,13 +5,12 @@ the access check and the freshness need, so that they go into an answer without 
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 import orjson
 
-from core.text import parse_timestamp
 from tasks.runs.owners import account_tags
 from tasks.trigger.types import Run
 
@@ -20,18 +19,12 @@ FINAL = frozenset(
     ("COMPLETED", "CANCELED", "FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT")
 )
 UNFINISHED_FOR = timedelta(seconds=2)
-NEAR_A_FIRE_FOR = timedelta(seconds=5)
-AT_MOST_FOR = timedelta(minutes=5)
 FINISHED_RUN_FOR = timedelta(hours=1)
-# The engine enqueues a run up to so long before its time, and it is given so long after it to appear.
-FIRES_EARLY, FIRES_LATE = timedelta(seconds=30), timedelta(minutes=2)
 # One that is no longer fresh is shown while it is asked for anew, until it is twice as old as it was fresh for.
 SHOWN_AT_LEAST = timedelta(seconds=5)
 # What is further ahead than this was taken by a wrong clock.
 SKEW = timedelta(seconds=5)
 SHORT_LIVED = ("payloadPresignedUrl", "outputPresignedUrl")
-
-NextFire = Callable[[datetime], datetime | None]
 
 
 class Snapshot(NamedTuple):
@@ -99,23 +92,6 @@ def encoded(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:
         return json.dumps(value, separators=(",", ":")).encode()
-
-
-def fresh_until(runs: Iterable[Run], *, next_fire: NextFire, now: datetime) -> datetime:
-    """Of the newest runs of a schedule. `next_fire`: when it fires next after a moment; None when it does not."""
-    runs = list(runs)
-    try:
-        newest = max((parse_timestamp(run["createdAt"]) for run in runs), default=None)
-    except ValueError:
-        return now + UNFINISHED_FOR
-    if not all(run["status"] in FINAL for run in runs):
-        return now + UNFINISHED_FOR
-    fire = next_fire(now - FIRES_LATE)
-    while fire is not None and fire <= now + FIRES_EARLY:
-        if newest is None or newest < fire:
-            return now + NEAR_A_FIRE_FOR
-        fire = next_fire(fire)
-    return now + AT_MOST_FOR if fire is None else min(now + AT_MOST_FOR, fire - FIRES_EARLY)
 
 
 def fresh_run_until(runs: Iterable[Run], *, now: datetime) -> datetime:

@@ -25,6 +25,8 @@ FINAL = frozenset(
 )
 LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns")
 ACCOUNT_TAG = "account:"
+# How many runs a list shows with a task.
+RECENT = 5
 # Bytes. A larger item is stored without its metadata.
 MAX_DATA = 64 * 1024
 # Two different copies this close together may be in either order: the clocks of Trigger.dev's servers differ by ms.
@@ -112,11 +114,11 @@ def encode(value: Any) -> str:
         return json.dumps(value, separators=(",", ":"))
 
 
-def owners_of(copy: RunCopy, task: Task | None) -> set[UUID]:
+def owners_of(copy: RunCopy, task: Task | None, *, is_scheduled: bool) -> set[UUID]:
     """The accounts in the tags; else the account of the task whose schedule the run was found by."""
-    if copy.has_account_tag:
+    if copy.has_account_tag or not is_scheduled or task is None:
         return set(copy.tagged)
-    return {task.account_id} if task is not None else set()
+    return {task.account_id}
 
 
 def supersedes(copy: RunCopy, run: Run) -> bool:
@@ -156,17 +158,26 @@ def store(
     RunOwner.objects.bulk_create(
         [
             RunOwner(run_id=copy.id, account_id=account_id, created_at=copy.created_at)
-            for copy, _ in [*new.values(), *copies]
-            for account_id in owners_of(copy, task)
+            for copy, is_scheduled in [*new.values(), *copies]
+            for account_id in owners_of(copy, task, is_scheduled=is_scheduled)
         ],
         ignore_conflicts=True,
     )
 
 
+def newest_of(task: Task) -> dict[str, str]:
+    """The columns of a task that hold its newest runs."""
+    newest = list(Run.objects.filter(task=task).order_by("-created_at", "-id").values_list("data", "status")[:RECENT])
+    return {
+        "recent_runs": ",".join(data for data, _ in newest),
+        "last_run_status": newest[0][1] if newest else "",
+    }
+
+
 def as_row(copy: RunCopy, task: Task | None, *, is_scheduled: bool, at: datetime) -> Run:
     return Run(
         id=copy.id,
-        task=task_shown_with(copy, task),
+        task=task_shown_with(copy, task, is_scheduled=is_scheduled),
         is_scheduled=is_scheduled,
         stored_at=at,
         **columns(copy),
@@ -186,9 +197,9 @@ def columns(copy: RunCopy) -> dict[str, Any]:
     }
 
 
-def task_shown_with(copy: RunCopy, task: Task | None) -> Task | None:
-    """A run that carries another account's tag is not shown under the task."""
-    if task is None or (copy.has_account_tag and task.account_id not in copy.tagged):
+def task_shown_with(copy: RunCopy, task: Task | None, *, is_scheduled: bool) -> Task | None:
+    """A run that its tags give to another account, or that only claims the task by a tag, is not shown under it."""
+    if task is None or task.account_id not in owners_of(copy, task, is_scheduled=is_scheduled):
         return None
     return task
 
@@ -201,7 +212,7 @@ def update(
     if run.absent_at is not None and as_of >= run.absent_at and not is_tie(copy, run):
         # A list that began before the last shared one does not clear the mark: that one lacked the run.
         changes["absent_at"] = None if is_final or as_of > shared_as_of else as_of
-    if run.task_id is None and task_shown_with(copy, task) is not None:
+    if run.task_id is None and task_shown_with(copy, task, is_scheduled=is_scheduled) is not None:
         changes["task"] = task
     if is_scheduled and not run.is_scheduled:
         changes["is_scheduled"] = True

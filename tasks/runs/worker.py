@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache, partial
 
+from django.conf import settings
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
@@ -13,6 +14,7 @@ from tasks.gateway import upstream
 from tasks.gateway.budget import in_the_name_of, paid_by, payer
 from tasks.models import Run, Task
 from tasks.runs.polling import BATCH, MAX_CALL, Poller
+from tasks.runs.store import newest_of
 
 # Rows that retention deletes in one transaction.
 DELETE_BATCH = 1000
@@ -20,7 +22,7 @@ DELETE_BATCH = 1000
 
 def database_now() -> datetime:
     """One clock for all processes. With SQLite they run on one machine."""
-    if connection.vendor != "postgresql":
+    if connection.vendor != "postgresql" or not settings.USE_DATABASE_CLOCK:
         return timezone.now()
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
@@ -38,21 +40,37 @@ def poll_due() -> int:
         return poller().step(in_threads)
 
 
+def finish() -> None:
+    """Waits until every poll of this process has ended."""
+    threads().shutdown()
+    threads.cache_clear()
+
+
 @cache
 def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(BATCH, thread_name_prefix="poll")
 
 
 def in_threads(poll: Callable[[Task], bool], tasks: Sequence[Task]) -> None:
+    """All at once. Inside a transaction one after another: other threads would not see its rows."""
+    if connection.in_atomic_block:
+        in_turn(poll, tasks)
+        return
+    who, polled = payer.get(), with_own_connection(poll)
+    for future in [threads().submit(in_the_name_of(who, partial(polled, task))) for task in tasks]:
+        future.result()
+
+
+def with_own_connection(poll: Callable[[Task], bool]) -> Callable[[Task], bool]:
+    """For a thread of the pool, which must not keep a database connection."""
+
     def polled(task: Task) -> bool:
         try:
             return poll(task)
         finally:
             connections.close_all()
 
-    who = payer.get()
-    for future in [threads().submit(in_the_name_of(who, partial(polled, task))) for task in tasks]:
-        future.result()
+    return polled
 
 
 def in_turn(poll: Callable[[Task], bool], tasks: Sequence[Task]) -> None:
@@ -68,5 +86,8 @@ def delete_old_runs(*, before: datetime) -> int:
         if not ids:
             return deleted
         with transaction.atomic():
+            tasks = Task.objects.filter(runs__in=ids).distinct().in_bulk()
             Run.objects.filter(pk__in=ids).delete()
+            for task in tasks.values():
+                Task.objects.filter(pk=task.pk).update(**newest_of(task))
         deleted += len(ids)

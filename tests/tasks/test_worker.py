@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import connection
 from django.utils import timezone
 
 from demo.standin.faults import Fault
@@ -19,8 +20,10 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.management.commands import run_worker
 from tasks.models import Run, SyncStatus, Task
+from tasks.runs.worker import database_now
 from tasks.schedules.settling import settle_pending
 from tests.cast import Cast, make_task
+from tests.client import later
 from tests.services import ROOT, database_url
 
 
@@ -82,6 +85,16 @@ def test_delete_old_removes_runs_past_the_retention(cast: Cast, trigger: Standin
     for days in (1, 20):
         add_run(trigger, task, days=days)
     assert json.loads(output_of("sync_runs", "--delete-old", "--json"))["deleted"] == 1
+    (kept,) = Run.objects.all()
+    assert Task.objects.get().recent_runs == kept.data
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_due_times_use_the_clock_of_postgresql(db: None, settings: Any, is_used: bool) -> None:
+    settings.USE_DATABASE_CLOCK = is_used
+    with later(hours=1):
+        is_shared = timezone.now() - database_now() > timedelta(minutes=30)
+    assert is_shared == (is_used and connection.vendor == "postgresql")
 
 
 def test_a_job_that_fails_does_not_stop_the_other() -> None:

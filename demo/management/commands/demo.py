@@ -1,4 +1,4 @@
-"""Runs the whole service on this machine. This process starts the stand-in and gunicorn, and stops both."""
+"""Runs the whole service on this machine. This process starts the stand-in, gunicorn and the worker, and stops them."""
 
 import os
 import signal
@@ -97,6 +97,7 @@ class Command(BaseCommand):
         environment |= {"MALLOC_ARENA_MAX": "2"}
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
         start_child(children, command, environment, quiet=False)
+        start_child(children, [sys.executable, "manage.py", "run_worker"], environment, quiet=False)
         wait_until_serving(children)
         self.stdout.write(screen_text(url))
         self.stdout.flush()

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from demo.parent_process import exit_with_parent
+from core.parent_process import exit_with_parent
 from demo.standin.schedules import fire_due
 from demo.standin.server import StandinServer
 from demo.standin.standin import Standin

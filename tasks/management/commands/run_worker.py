@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand
 from django.db import connections
 
+from core.parent_process import exit_with_parent
 from tasks.gateway import upstream
 from tasks.runs.worker import poll_due
 from tasks.schedules.settling import settle_pending
@@ -46,6 +48,8 @@ class Command(BaseCommand):
             for job in JOBS:
                 self.stdout.write(f"{job.name}: {job.run()}")
             return
+        if settings.STOP_WITH_PARENT:
+            exit_with_parent()
         stopping = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stopper(stopping))

@@ -7,8 +7,8 @@ from django.utils import timezone
 from tasks.api.rendering import json_response, runs_body, tasks_body
 from tasks.api.serializers import TaskRunListResponseSerializer, TaskSerializer, TasksResponseSerializer
 from tasks.models import Task
-from tasks.runs.enrichment import enrich
 from tasks.runs.known import UNAVAILABLE
+from tasks.runs.reading import enrich
 from tests.cast import Cast, make_task
 
 

@@ -12,11 +12,9 @@ from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks import cron
-from tasks.gateway import upstream
 from tasks.models import RunRequest, Task
 from tasks.runs import run_now
-from tasks.runs.enrichment import joint_status
-from tasks.runs.known import RunsStatus
+from tasks.runs.background import run_steps
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 
@@ -92,14 +90,15 @@ def test_scheduled_and_manual_runs_are_one_list_newest_first(
     assert shown == [run["id"], "run_200", "run_300", "run_400", "run_500"]
 
 
-def test_listing_a_task_without_manual_runs_costs_no_extra_call(
-    alice_api: ContractClient, task: Task, trigger: Standin
-) -> None:
+def test_manual_runs_cost_one_more_call_of_a_poll(alice_api: ContractClient, task: Task, trigger: Standin) -> None:
     get_only_task(alice_api)
     assert trigger.asked["all"] == 1
     post_run(alice_api, task)
     trigger.asked.clear()
     get_only_task(alice_api)
+    assert trigger.asked["all"] == 0, "the run is stored when it is started"
+    Task.objects.update(next_poll_at=timezone.now())
+    run_steps()
     assert trigger.asked["GET /api/v1/runs"] == 2
 
 
@@ -111,20 +110,6 @@ def test_a_run_with_the_tag_of_the_task_but_not_of_its_account_is_not_shown(
     for tags in (forged_tags, forged_tags[:1]):
         trigger.state.add_run(StandinRun("create-content", trigger.state.now, tags=tags))
     assert len(get_only_task(alice_api)["recent_runs"]) == 1
-
-
-@pytest.mark.parametrize(
-    ("statuses", "expected"),
-    [
-        ([], RunsStatus.FRESH),
-        ([RunsStatus.FRESH, RunsStatus.FRESH], RunsStatus.FRESH),
-        ([RunsStatus.FRESH, RunsStatus.UNAVAILABLE], RunsStatus.STALE),
-        ([RunsStatus.STALE, RunsStatus.UNAVAILABLE], RunsStatus.STALE),
-        ([RunsStatus.UNAVAILABLE], RunsStatus.UNAVAILABLE),
-    ],
-)
-def test_a_partly_unavailable_list_of_runs_is_stale(statuses: list[RunsStatus], expected: RunsStatus) -> None:
-    assert joint_status(statuses) is expected
 
 
 def test_a_paused_task_without_a_schedule_can_run_now(alice_api: ContractClient, cast: Cast) -> None:
@@ -270,16 +255,15 @@ def test_a_secret_key_of_another_environment_is_never_used(
     assert (trigger.asked["all"], RunRequest.objects.count()) == (0, 0)
 
 
-def test_the_payload_holds_the_time_of_the_last_scheduled_run_when_it_is_cached(
+def test_the_payload_holds_the_time_of_the_newest_stored_scheduled_run(
     alice_api: ContractClient, task: Task, trigger: Standin
 ) -> None:
-    payload = {"timestamp": "2026-11-21T03:30:00.000Z", "timezone": "Asia/Calcutta", "upcoming": []}
     schedule = {"id": "sched_alices", "externalId": str(task.pk)}
-    scheduled_run = StandinRun("customer-prompt-task", trigger.state.now - 9, schedule=schedule, payload=payload)
+    scheduled_run = StandinRun("customer-prompt-task", trigger.state.now - 9, schedule=schedule, kind="SCHEDULED")
     trigger.state.add_run(scheduled_run)
-    get_only_task(alice_api)
-    upstream.finish()  # the payload is fetched in the background
-    assert run_now.payload(task, at=timezone.now())["lastTimestamp"] == "2026-11-21T03:30:00.000Z"
+    post_run(alice_api, task)
+    (stored,) = get_only_task(alice_api)["recent_runs"][1:]
+    assert run_now.payload(task, at=timezone.now())["lastTimestamp"] == f"{stored['createdAt'][:16]}:00.000Z"
 
 
 def test_a_caller_who_lost_access_cannot_reuse_an_old_idempotency_key(cast: Cast, task: Task) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks import cron
-from tasks.runs.fires import kept_times
+from tasks.runs.reading import cached_times
 
 ORACLE = Path(__file__).parents[2] / "data" / "cron-oracle.jsonl"
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -114,11 +114,11 @@ def test_an_hour_repeated_by_daylight_saving_fires_once() -> None:
 
 
 def test_next_times_are_cached_until_the_first_has_passed() -> None:
-    kept = kept_times("0 9 * * *", "UTC", now=NOW)
-    assert kept_times("0 9 * * *", "UTC", now=kept[0] - timedelta(seconds=1)) is kept
-    next_kept = kept_times("0 9 * * *", "UTC", now=kept[0])
+    kept = cached_times("0 9 * * *", "UTC", now=NOW)
+    assert cached_times("0 9 * * *", "UTC", now=kept[0] - timedelta(seconds=1)) is kept
+    next_kept = cached_times("0 9 * * *", "UTC", now=kept[0])
     assert next_kept == tuple(cron.next_times("0 9 * * *", "UTC", after=kept[0]))
-    assert kept_times("0 9 * * *", "UTC", now=NOW)[0] == kept[0], "also when the clock is set back"
+    assert cached_times("0 9 * * *", "UTC", now=NOW)[0] == kept[0], "also when the clock is set back"
 
 
 @pytest.mark.parametrize(
