@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import F
 
 from tasks.cron import calendar
-from tasks.models import Task, TaskCreation, TaskQuerySet
+from tasks.models import SyncStatus, Task, TaskCreation, TaskQuerySet
 from tasks.runs import polling
 from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
@@ -73,7 +73,7 @@ def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
 
 
 def update_task(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:
-    """Writes only the named columns.
+    """Writes only the named columns. Trigger.dev is called only for FIRE_FIELDS, and where the task is not in sync.
 
     Raises TaskGone. Raises ScheduleRefused where the changes name the schedule or the time zone; these then have their
     former values again, unless somebody else has written meanwhile.
@@ -89,7 +89,10 @@ def update_task(task: Task, changes: Mapping[str, Any], *, at: datetime, within:
         if any(name in changes and changes[name] != former[name] for name in SCHEDULE_FIELDS):
             timestamps["schedule_changed_at"] = at
         written = Task.objects.filter(pk=task.pk)
-        written.update(**changes, **timestamps, generation=F("generation") + 1)
+        written.update(**changes, **timestamps)
+        if row.sync_status is SyncStatus.IN_SYNC and not any(name in changes for name in FIRE_FIELDS):
+            return
+        written.update(generation=F("generation") + 1)
         if any(name in changes and changes[name] != getattr(row, name) for name in FIRE_FIELDS):
             written.update(fire_periods=calendar_after(row, changes, at=at))
             written.poll_soon(at=at)

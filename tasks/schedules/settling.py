@@ -63,6 +63,13 @@ class Claim:
         return self.former_mark is None or self.former_mark <= self.at
 
     @property
+    def is_first(self) -> bool:
+        """Nothing was ever sent for this task: Trigger.dev cannot have a schedule with its key."""
+        row = self.task
+        is_new = row.generation == 1 and not row.synced_generation and row.trigger_schedule_id is None
+        return is_new and self.former_mark is None
+
+    @property
     def can_restore_mark(self) -> bool:
         """Whether the row may be as before the claim: no earlier request is in doubt, and it is pending in any case."""
         return self.former_mark is None and self.task.synced_generation != self.task.generation
@@ -131,7 +138,7 @@ def settle(
 
     try:
         check_environment(at=at)
-        step, schedule = act(claim.task, upstream.client(), next_deadline=next_deadline)
+        step, schedule = act(claim.task, upstream.client(), is_first=claim.is_first, next_deadline=next_deadline)
     except (errors.Refused, errors.NotFound) as error:
         return finish_refused(claim, error)
     except Exception as error:
@@ -148,9 +155,13 @@ def settle_pending(limit: int = 20) -> int:
     return sum(settle(task_id, at=timezone.now()).is_settled for task_id in task_ids)
 
 
-def act(task: Task, client: TriggerClient, *, next_deadline: Callable[[], float]) -> tuple[Step, Schedule | None]:
-    desired = desired_schedule(task)
-    schedule = find_schedule(desired, task.trigger_schedule_id, client, next_deadline=next_deadline)
+def act(
+    task: Task, client: TriggerClient, *, is_first: bool = False, next_deadline: Callable[[], float]
+) -> tuple[Step, Schedule | None]:
+    """A new task is created without a read: a POST by its key would also replace a schedule that exists."""
+    desired, schedule = desired_schedule(task), None
+    if not (is_first and desired.active):
+        schedule = find_schedule(desired, task.trigger_schedule_id, client, next_deadline=next_deadline)
     step = plan(desired, schedule)
     return step, carry_out(step, desired, schedule, client, next_deadline=next_deadline)
 

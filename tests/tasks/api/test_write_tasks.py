@@ -144,6 +144,37 @@ def test_a_patch_with_only_an_id_changes_nothing(alice_api: ContractClient, cast
     assert trigger.asked["all"] == calls_before
 
 
+@pytest.mark.parametrize(
+    ("changes", "calls"),
+    [
+        ({"title": "Renamed"}, 0),
+        ({"prompt": "Another"}, 0),
+        ({"model": None}, 0),
+        ({"schedule": "30 7 * * *"}, 2),
+        ({"title": "Renamed", "timezone": "Asia/Kolkata"}, 2),
+        ({"enabled": False}, 2),
+    ],
+)
+def test_what_a_write_costs_in_calls(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, changes: dict[str, Any], calls: int
+) -> None:
+    task = create_task(alice_api, cast)
+    assert trigger.asked == {"all": 1, "POST /api/v1/schedules": 1}
+    assert patch_task(alice_api, task, **changes)["sync_status"] == "in_sync"
+    assert trigger.asked["all"] == 1 + calls
+
+
+def test_a_new_title_of_a_pending_task_is_another_attempt_to_settle_it(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    trigger.faults.add(Fault("status", times=1))
+    task = create_task(alice_api, cast)
+    assert task["sync_status"] == "pending"
+    Task.objects.update(unsettled_until=None, lease_until=None)
+    assert patch_task(alice_api, task, title="Renamed")["sync_status"] == "in_sync"
+    assert schedule_of(trigger, task).active
+
+
 def test_a_new_schedule_and_a_new_time_zone_reach_trigger(
     alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:

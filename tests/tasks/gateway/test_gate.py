@@ -252,7 +252,7 @@ def test_while_the_circuit_breaker_is_open_a_write_is_saved_and_pending(
 ) -> None:
     task = make_task(cast.alice, cast.artist)
     open_circuit_breakers(trigger, calls=("list_runs", "retrieve_schedule"))
-    answer = alice_api.patch("/api/tasks", {"id": str(task.pk), "title": "New"}, format="json")
+    answer = alice_api.patch("/api/tasks", {"id": str(task.pk), "enabled": False}, format="json")
     assert (answer.status_code, answer.json()["tasks"][0]["sync_status"]) == (200, "pending")
     row = Task.objects.get()
     assert (trigger.asked["all"], row.unsettled_until, row.lease_until) == (0, None, None)

@@ -178,6 +178,7 @@ def worker_stalls_past_its_lease_after_reading_and_is_killed(world: World) -> No
         world.settle()
         world.run_once("after", "POST", world.kill)
 
+    world.edit()  # a new task is not read
     world.run_once("after", "GET", stall)
     world.settle_until_killed()
 
