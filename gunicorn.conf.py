@@ -48,11 +48,14 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    from tasks.runs import waiting  # Django is set up only now
+    from tasks.runs import background, waiting  # Django is set up only now
+    from tasks.runs import worker as polls
 
     # Created now, so that two first requests cannot create two.
     upstream.client()
     upstream.flights()
+    polls.threads()
+    background.steps()
     # Waiting requests are answered when the worker is told to stop.
     waiting.waiting().is_ending = lambda: not worker.alive
 

@@ -68,7 +68,7 @@ def undo_creation(created: Task, *, at: datetime) -> bool:
 
 def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
     """It is not polled any more."""
-    hidden = {"title": "", "prompt": "", "next_poll_at": None, "watched_until": None}
+    hidden = {"title": "", "prompt": "", "next_poll_at": None, "watched_poll_at": None, "watched_until": None}
     return tasks.living().update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1)
 
 

@@ -1,11 +1,15 @@
 from typing import Any
 
 from django.db import migrations, models
+from django.utils import timezone
 
 
 def poll_again(apps: Any, schema_editor: Any) -> None:
-    """The next first poll of a task fills the new columns."""
-    apps.get_model("tasks", "Task").objects.exclude(polled_at=None).update(polled_at=None, next_poll_at=None)
+    """Stored runs are copies. The next first poll of each task stores them again and fills the new columns."""
+    apps.get_model("tasks", "Run").objects.all().delete()
+    tasks = apps.get_model("tasks", "Task").objects
+    tasks.filter(deleted_at=None).update(polled_at=None, next_poll_at=timezone.now())
+    tasks.exclude(deleted_at=None).update(next_poll_at=None)
 
 
 class Migration(migrations.Migration):

@@ -13,6 +13,8 @@ from tasks.runs import worker
 
 # Rounds without a pause, each a batch of tasks. What is still due then is polled when the next reader comes.
 MAX_ROUNDS = 50
+# Seconds. gunicorn kills a worker that takes longer than ten to end.
+STOP_TIMEOUT = 6.0
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ class Steps:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_wanted = False
+        self._stopping = threading.Event()
 
     def wake(self) -> None:
         with self._lock:
@@ -31,16 +34,18 @@ class Steps:
                 self._thread.start()
 
     def finish(self) -> None:
-        """Waits until the present step has ended."""
+        """Waits until the present round has ended."""
         with self._lock:
             self._is_wanted, thread = False, self._thread
+        self._stopping.set()
         if thread is not None:
-            thread.join()
+            thread.join(STOP_TIMEOUT)
+        self._stopping.clear()
 
     def _run(self) -> None:
         try:
             while self._take():
-                run_steps()
+                run_steps(self._stopping)
         finally:
             connections.close_all()
 
@@ -52,10 +57,10 @@ class Steps:
             return is_wanted
 
 
-def run_steps() -> None:
+def run_steps(stopping: threading.Event | None = None) -> None:
     try:
         for _ in range(MAX_ROUNDS):
-            if not worker.poll_due():
+            if (stopping is not None and stopping.is_set()) or not worker.poll_due():
                 return
     except Exception:
         logger.exception("A step of polling failed; the next reader starts another one")

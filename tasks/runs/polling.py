@@ -68,6 +68,8 @@ class Poller:
             claimed = [*watched[: count - reserved], *others][:count]
             leased = Task.objects.filter(pk__in=[task.pk for task in claimed])
             leased.update(next_poll_at=now + LEASE, watched_poll_at=now + LEASE)
+        for task in claimed:
+            task.next_poll_at = now + LEASE
         return claimed
 
     # --- One task ----------------------------------------------------------------------------------------------------
@@ -138,13 +140,15 @@ class Poller:
                 found.lost.append(run.pk)
 
     def postpone(self, task: Task, error: errors.TriggerError) -> None:
-        """After a failed poll. Nothing else changes."""
+        """After a failed poll, unless somebody has planned another one meanwhile."""
         now = self.now()
         age = now - task.polled_at if task.polled_at else MIN_RETRY
         pause = max(MIN_RETRY, min(MAX_RETRY, age))
         if isinstance(error, errors.TooManyRequests | errors.NotSent):
             pause = max(pause, timedelta(seconds=error.retry_after))
-        Task.objects.filter(pk=task.pk, next_poll_at__isnull=False).update(next_poll_at=now + pause)
+        if task.next_poll_at is not None:
+            claimed = Task.objects.filter(pk=task.pk, next_poll_at=task.next_poll_at)
+            claimed.update(next_poll_at=now + pause, watched_poll_at=now + pause)
 
     def commit(self, task_id: UUID, found: "Found", *, began: datetime) -> None:
         """Everything in one transaction, by the row as it is now: it may have changed during the calls."""
@@ -212,6 +216,10 @@ class Poller:
             shared = SharedPoll.objects.select_for_update().get()
             watched = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False)
             is_wanted = watched.count() >= max(MIN_SHARED, 2 * shared.pages + 1)
+            if not is_wanted and shared.as_of is not None:
+                # What it served is polled task by task again.
+                SharedPoll.objects.update(as_of=None, pages=1)
+                watched.filter(next_poll_at__gt=now).update(next_poll_at=now, watched_poll_at=now)
             if not is_wanted or shared.next_at > now:
                 return False
             SharedPoll.objects.update(next_at=now + LEASE)
@@ -219,20 +227,16 @@ class Poller:
 
     def store_shared(self, copies: Sequence[RunCopy], *, began: datetime) -> None:
         """Updates stored runs only: a new one comes with the poll of its own task."""
-        known = Run.objects.filter(pk__in=[copy.id for copy in copies]).select_related("task").in_bulk()
+        ids, shared_as_of = [copy.id for copy in copies], shared_poll_as_of()
         with transaction.atomic():
+            tasks = store.lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
+            known = Run.objects.filter(task__in=tasks).in_bulk(ids)
             for copy in copies:
                 run = known.get(copy.id)
-                if run is not None:
-                    store.update(
-                        run,
-                        copy,
-                        run.task,
-                        is_scheduled=run.is_scheduled,
-                        as_of=began,
-                        shared_as_of=shared_poll_as_of(),
-                    )
-            for task in {run.task for run in known.values() if run.task is not None}:
+                if run is not None and run.task_id is not None:
+                    task, is_scheduled = tasks[run.task_id], run.is_scheduled
+                    store.update(run, copy, task, is_scheduled=is_scheduled, as_of=began, shared_as_of=shared_as_of)
+            for task in tasks.values():
                 Task.objects.filter(pk=task.pk).update(**store.newest_of(task))
 
     def finish_shared(self, seen: set[str], *, began: datetime, pages: int) -> None:
@@ -241,7 +245,8 @@ class Poller:
         unfinished = Run.objects.filter(is_final=False, absent_at__isnull=True)
         absent = unfinished.filter(stored_at__lt=began - due.SHARED_GRACE).exclude(pk__in=seen)
         with transaction.atomic():
-            for run in absent.filter(task__isnull=False).select_related("task"):
+            tasks = store.lock_tasks(Task.objects.filter(pk__in=absent.values("task")))
+            for run in absent.filter(task__in=tasks).select_related("task"):
                 certain = last_certain(run, run.task.polled_at if run.task else None, before)
                 Run.objects.filter(pk=run.pk).update(absent_at=certain)
                 task = Task.objects.filter(runs=run)
@@ -301,12 +306,13 @@ def plan(task: Task, state: PollState, *, shared_as_of: datetime, now: datetime)
     stored_at = [run.stored_at for run in state.unfinished if run.absent_at is None]
     quiet_until = due.quiet_until(state)
     watched_poll = due.next_poll(state, is_watched=True, shared_as_of=shared_as_of)
+    next_poll = watched_poll if is_watched else due.next_poll(state, is_watched=False, shared_as_of=shared_as_of)
     Task.objects.filter(pk=task.pk).update(
         polled_at=task.polled_at,
         deep_polled_at=task.deep_polled_at,
         fire_periods=task.fire_periods,
-        next_poll_at=watched_poll if is_watched else due.next_poll(state, is_watched=False, shared_as_of=shared_as_of),
-        watched_poll_at=watched_poll,
+        next_poll_at=None if task.deleted_at else next_poll,
+        watched_poll_at=None if task.deleted_at else watched_poll,
         quiet_until=quiet_until if quiet_until > NEVER else None,
         unfinished_stored_at=max(stored_at, default=None),
         **store.newest_of(task),

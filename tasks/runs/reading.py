@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from django.db import connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Coalesce, Least
 
 from tasks import cron
@@ -22,7 +22,8 @@ from tasks.gateway.budget import in_the_name_of, payer
 from tasks.models import SyncStatus, Task
 from tasks.runs import background, due, worker
 from tasks.runs.known import RunsStatus
-from tasks.runs.polling import MAX_CALL, Poller
+from tasks.runs.polling import MAX_CALL, Poller, lockable
+from tasks.runs.waiting import give_connections_back
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
 WATCHED_FOR = timedelta(seconds=90)
@@ -86,8 +87,9 @@ def with_first_polls(tasks: list[Task], *, now: datetime, deadline: float) -> li
     if not never:
         return tasks
     poll_now(never, deadline=deadline)
-    polled = {task.pk: task for task in Task.objects.to_show().filter(pk__in=[task.pk for task in never])}
-    return [polled.get(task.pk, task) for task in tasks]
+    ids = {task.pk for task in never}
+    polled = {task.pk: task for task in Task.objects.living().to_show().filter(pk__in=ids)}
+    return [polled.get(task.pk, task) for task in tasks if task.pk not in ids or task.pk in polled]
 
 
 def poll_now(tasks: Sequence[Task], *, deadline: float) -> None:
@@ -97,6 +99,7 @@ def poll_now(tasks: Sequence[Task], *, deadline: float) -> None:
         # Other connections do not see the rows of an open transaction.
         worker.in_turn(partial(poll_before, poller, deadline=deadline), tasks)
         return
+    give_connections_back()  # the polls need them
     wait([start_poll(poller, task, deadline=deadline) for task in tasks], timeout=max(0.0, deadline - time.monotonic()))
 
 
@@ -108,8 +111,14 @@ def start_poll(poller: Poller, task: Task, *, deadline: float) -> Future[bool]:
             poll_in_time = worker.with_own_connection(partial(poll_before, poller, deadline=deadline))
             poll = in_the_name_of(payer.get(), partial(poll_in_time, task))
             running = _running[task.pk] = worker.threads().submit(poll)
-            running.add_done_callback(lambda _: _running.pop(task.pk, None))
+            running.add_done_callback(partial(end_poll, task.pk))
         return running
+
+
+def end_poll(task_id: UUID, poll: Future[bool]) -> None:
+    _running.pop(task_id, None)
+    if error := poll.exception():
+        logger.error("The first poll of task %s failed", task_id, exc_info=error)
 
 
 def poll_before(poller: Poller, task: Task, *, deadline: float) -> bool:
@@ -117,14 +126,31 @@ def poll_before(poller: Poller, task: Task, *, deadline: float) -> bool:
 
 
 def watch(tasks: Sequence[Task], *, now: datetime) -> None:
-    """At most one write per minute for each task."""
+    """At most one write per minute for each task. A read does not fail because of it."""
     renewed = [task.pk for task in tasks if task.watched_until is None or task.watched_until < now + WATCHED_FOR / 2]
     if renewed:
-        next_poll = Least("next_poll_at", Coalesce("watched_poll_at", "next_poll_at"))
-        Task.objects.filter(pk__in=renewed).update(watched_until=now + WATCHED_FOR, next_poll_at=next_poll)
-    overdue = now - OVERDUE_AFTER
-    if any(task.next_poll_at is not None and task.next_poll_at < overdue for task in tasks if can_have_runs(task)):
+        try:
+            renew(renewed, now=now)
+        except DatabaseError:
+            logger.exception("Tasks could not be marked as watched")
+    if any(is_overdue(task, now=now) for task in tasks if can_have_runs(task)):
         background.wake()
+
+
+def renew(task_ids: Sequence[UUID], *, now: datetime) -> None:
+    """Without waiting for rows that somebody else writes: the next read marks them."""
+    next_poll = Least("next_poll_at", Coalesce("watched_poll_at", "next_poll_at"))
+    with transaction.atomic():
+        due_some_time = Task.objects.filter(pk__in=task_ids, next_poll_at__isnull=False)
+        free = [task.pk for task in lockable(due_some_time).only("pk").order_by("pk")]
+        Task.objects.filter(pk__in=free).update(watched_until=now + WATCHED_FOR, next_poll_at=next_poll)
+
+
+def is_overdue(task: Task, *, now: datetime) -> bool:
+    """Also where the shared list of unfinished runs should have been read, and was not."""
+    if task.next_poll_at is not None and task.next_poll_at < now - OVERDUE_AFTER:
+        return True
+    return task.unfinished_stored_at is not None and status_of(task, now=now)[0] is RunsStatus.STALE
 
 
 # --- Next times ------------------------------------------------------------------------------------------------------

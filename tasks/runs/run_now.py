@@ -26,7 +26,7 @@ from tasks.models import RunRequest, Task
 from tasks.runs import snapshots
 from tasks.runs.known import Known, RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
-from tasks.runs.store import newest_of, read_copy, store
+from tasks.runs.store import lock_tasks, newest_of, read_copy, store
 from tasks.trigger.types import Run
 
 # The payload of a schedule names its id, and a paused task may have no schedule.
@@ -67,6 +67,7 @@ def start(
 def store_started(task: Task, run_id: str, *, at: datetime) -> None:
     """Trigger.dev's list may lack the run for seconds. Any answer about it replaces this copy."""
     copy = replace(read_copy(started_run(task, run_id, at=at)), updated_at=task.created_at)
+    lock_tasks(Task.objects.filter(pk=task.pk))
     store([(copy, False)], task, as_of=at, shared_as_of=at, at=at)
     Task.objects.filter(pk=task.pk).update(unfinished_stored_at=at, **newest_of(task))
     Task.objects.filter(pk=task.pk).poll_soon(at=at)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 import orjson
 import prometheus_client
+from django.db.models import QuerySet
 
 from core.text import parse_timestamp, parse_uuid
 from tasks.models import Run, RunOwner, Task
@@ -153,7 +154,8 @@ def store(
         else:
             update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
     Run.objects.bulk_create(
-        [as_row(copy, task, is_scheduled=is_scheduled, at=at) for copy, is_scheduled in new.values()]
+        [as_row(copy, task, is_scheduled=is_scheduled, at=at) for copy, is_scheduled in new.values()],
+        ignore_conflicts=True,
     )
     RunOwner.objects.bulk_create(
         [
@@ -165,8 +167,13 @@ def store(
     )
 
 
+def lock_tasks(tasks: QuerySet[Task]) -> dict[UUID, Task]:
+    """Before their runs are written, and in one order everywhere: no two transactions wait for each other."""
+    return {task.pk: task for task in tasks.select_for_update().order_by("pk")}
+
+
 def newest_of(task: Task) -> dict[str, str]:
-    """The columns of a task that hold its newest runs."""
+    """The columns of a task that hold its newest runs. The task is locked, or a newer run could be overwritten."""
     newest = list(Run.objects.filter(task=task).order_by("-created_at", "-id").values_list("data", "status")[:RECENT])
     return {
         "recent_runs": ",".join(data for data, _ in newest),
@@ -214,7 +221,13 @@ def update(
         changes["absent_at"] = None if is_final or as_of > shared_as_of else as_of
     if run.task_id is None and task_shown_with(copy, task, is_scheduled=is_scheduled) is not None:
         changes["task"] = task
+    elif run.task is not None and copy.has_account_tag and run.task.account_id not in copy.tagged:
+        # Tags that came later give the run to another account.
+        changes["task"] = None
+        RunOwner.objects.filter(run=run, account_id=run.task.account_id).delete()
     if is_scheduled and not run.is_scheduled:
         changes["is_scheduled"] = True
     if changes:
         Run.objects.filter(pk=run.pk).update(**changes)
+        for name, value in changes.items():
+            setattr(run, name, value)

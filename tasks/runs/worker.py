@@ -14,7 +14,7 @@ from tasks.gateway import upstream
 from tasks.gateway.budget import in_the_name_of, paid_by, payer
 from tasks.models import Run, Task
 from tasks.runs.polling import BATCH, MAX_CALL, Poller
-from tasks.runs.store import newest_of
+from tasks.runs.store import lock_tasks, newest_of
 
 # Rows that retention deletes in one transaction.
 DELETE_BATCH = 1000
@@ -86,7 +86,7 @@ def delete_old_runs(*, before: datetime) -> int:
         if not ids:
             return deleted
         with transaction.atomic():
-            tasks = Task.objects.filter(runs__in=ids).distinct().in_bulk()
+            tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
             Run.objects.filter(pk__in=ids).delete()
             for task in tasks.values():
                 Task.objects.filter(pk=task.pk).update(**newest_of(task))

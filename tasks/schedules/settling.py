@@ -205,6 +205,10 @@ def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: st
     """
     mine = Task.objects.filter(pk=claim.task.pk, lease_token=claim.token)
     result: dict[str, object] = {"sync_error": reason}
+    is_replaced = schedule is not None and claim.task.trigger_schedule_id not in (None, schedule.id)
+    if is_replaced and not reason:
+        # Runs are listed by the id of the schedule: a deep poll finds what only the new one has.
+        result["deep_polled_at"] = None
     if not reason:
         result |= {"synced_generation": claim.task.generation, "refused_generation": None}
         result["trigger_schedule_id"] = schedule.id if schedule else claim.task.trigger_schedule_id
@@ -215,6 +219,8 @@ def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: st
             mark = None if can_clear else min(claim.former_mark or claim.unsettled_until, claim.unsettled_until)
             mine.filter(unsettled_until=claim.unsettled_until).update(unsettled_until=mark)
         if mine.update(**result, lease_token=None, lease_until=None):
+            if "deep_polled_at" in result:
+                Task.objects.filter(pk=claim.task.pk).poll_soon(at=claim.now)
             return True
         # Our request may take effect after the new holder of the lease has read the schedule.
         again = Task.objects.filter(pk=claim.task.pk)

@@ -164,6 +164,18 @@ def test_what_a_write_costs_in_calls(
     assert trigger.asked["all"] == 1 + calls
 
 
+def test_a_schedule_that_was_lost_and_made_again_is_polled_deeply(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    task = create_task(alice_api, cast)
+    trigger.state.remove_schedule(task["trigger_schedule_id"])
+    after = patch_task(alice_api, task, enabled=True)
+    assert after["trigger_schedule_id"] not in (None, task["trigger_schedule_id"])
+    row = Task.objects.get()
+    assert row.next_poll_at is not None
+    assert (row.deep_polled_at, row.next_poll_at <= timezone.now()) == (None, True)
+
+
 def test_a_new_title_of_a_pending_task_is_another_attempt_to_settle_it(
     alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:

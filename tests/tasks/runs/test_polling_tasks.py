@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from typing import cast as typed
 
 import pytest
 import time_machine
@@ -16,10 +17,11 @@ from tasks import writes
 from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, RunOwner, SharedPoll, Task
-from tasks.runs import run_now
+from tasks.runs import reading, run_now
 from tasks.runs.polling import LEASE, Poller
-from tasks.runs.store import read_copies
+from tasks.runs.store import read_copies, store
 from tasks.runs.worker import delete_old_runs, in_turn, poller
+from tasks.trigger import types
 from tests.cast import Cast, make_task
 
 LIST = "GET /api/v1/runs"
@@ -93,6 +95,29 @@ def test_a_run_with_another_accounts_tag_is_not_shown_under_the_task(
     poll(work, task)
     assert Run.objects.get().task is None
     assert RunOwner.objects.get().account_id == cast.charlie.pk
+
+
+def test_a_tag_that_comes_later_takes_the_run_away_from_the_task(
+    task: Task, trigger: Standin, work: Poller, cast: Cast, clock: time_machine.Traveller
+) -> None:
+    run = add_run(trigger, ends_after=10)
+    assert poll(work, task).recent_runs
+    trigger.state.remove_run(run.id)
+    trigger.state.add_run(replace(run, tags=[f"account:{cast.charlie.pk}"]))
+    clock.shift(20)
+    polled = poll(work, task)
+    assert (Run.objects.get().task, polled.recent_runs, polled.last_run_status) == (None, "", "")
+    assert RunOwner.objects.get().account_id == cast.charlie.pk
+
+
+@pytest.mark.parametrize("tags", [["task:{task}"], ["task:{task}", "account:{other}"]])
+def test_a_run_that_claims_a_task_without_its_account_is_not_the_tasks(
+    task: Task, trigger: Standin, work: Poller, cast: Cast, tags: list[str]
+) -> None:
+    Task.objects.update(run_by_hand_at=NOON, deep_polled_at=None)
+    add_run(trigger, schedule_id=None, tags=[tag.format(task=task.pk, other=cast.charlie.pk) for tag in tags])
+    assert poll(work, task).recent_runs == ""
+    assert not RunOwner.objects.filter(account_id=cast.alice.pk).exists()
 
 
 def test_the_first_poll_reads_the_newest_five_and_older_fires_are_never_missed(
@@ -205,6 +230,23 @@ def test_a_final_status_is_never_undone(
     assert Run.objects.get().status == "COMPLETED"
 
 
+def test_of_two_copies_in_one_poll_the_newer_one_stays(task: Task, trigger: Standin, work: Poller) -> None:
+    run = add_run(trigger)
+    poll(work, task)
+    item = {"id": run.id, "createdAt": NOON.isoformat(), "tags": []}
+    final, older = read_copies(
+        [
+            typed(types.Run, {**item, "status": "COMPLETED", "updatedAt": (NOON + timedelta(seconds=5)).isoformat()}),
+            typed(types.Run, {**item, "status": "EXECUTING", "updatedAt": (NOON + timedelta(seconds=2)).isoformat()}),
+        ]
+    )
+    for copies in ([final, older], [older, final]):
+        store([(copy, True) for copy in copies], task, as_of=NOON, shared_as_of=NOON, at=NOON)
+        assert Run.objects.get().status == "COMPLETED"
+    work.store_shared([older], began=NOON)
+    assert Task.objects.get().last_run_status == "COMPLETED"
+
+
 def test_an_unfinished_run_that_the_list_lacks_is_retrieved(
     task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
 ) -> None:
@@ -275,6 +317,27 @@ def test_a_deleted_task_is_never_due(task: Task, trigger: Standin, work: Poller)
     assert work.claim() == []
 
 
+def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(task: Task, trigger: Standin, work: Poller) -> None:
+    def delete(request: Request) -> None:
+        trigger.before = lambda request: None
+        writes.delete_task(task, at=timezone.now())
+
+    trigger.before = delete
+    polled = poll(work, task)
+    assert (polled.next_poll_at, polled.watched_poll_at) == (None, None)
+    reading.watch([task], now=timezone.now())
+    assert Task.objects.get().next_poll_at is None
+
+
+def test_a_failed_poll_does_not_postpone_what_was_planned_meanwhile(task: Task, trigger: Standin, work: Poller) -> None:
+    Task.objects.update(next_poll_at=NOON)
+    (claimed,) = work.claim()
+    Task.objects.poll_soon(at=NOON)
+    trigger.faults.add(Fault("status", status=500))
+    assert not work.poll(claimed)
+    assert due_after(Task.objects.get()) == 0
+
+
 def test_a_changed_title_leaves_the_next_poll_as_it_is_and_a_changed_schedule_does_not(
     task: Task, trigger: Standin, work: Poller
 ) -> None:
@@ -325,6 +388,26 @@ def test_runs_that_the_shared_list_lacks_are_polled_at_once(
     assert work.step(in_turn) == 8
     assert work.step(in_turn) == 2
     assert set(Run.objects.values_list("status", flat=True)) == {"COMPLETED"}
+
+
+def test_when_the_shared_list_is_no_longer_worth_it_each_task_is_polled_again(
+    crowd: list[Task], trigger: Standin, work: Poller, clock: time_machine.Traveller
+) -> None:
+    clock.shift(3)
+    assert work.poll_shared()
+    for left in crowd[:2]:
+        poll(work, left)
+        assert due_after(Task.objects.get(pk=left.pk)) > 60, "the shared list serves it"
+    ids = [left.pk for left in crowd[:2]]
+    Task.objects.exclude(pk__in=ids).update(watched_until=None)
+    clock.shift(10)
+    assert not work.poll_shared()
+    for left in crowd[:2]:
+        assert due_after(Task.objects.get(pk=left.pk)) == 0
+        poll(work, left)
+        assert due_after(Task.objects.get(pk=left.pk)) < 20
+    assert not work.poll_shared()
+    assert Task.objects.filter(pk__in=ids, next_poll_at__lte=timezone.now()).count() == 0
 
 
 def test_a_few_unfinished_runs_need_no_shared_list(task: Task, trigger: Standin, work: Poller) -> None:
