@@ -17,13 +17,13 @@ from uuid import UUID
 from django.db import DatabaseError, connection, transaction
 from django.db.models.functions import Coalesce, Least
 
+from core.connections import give_connections_back
 from tasks import cron
 from tasks.gateway.budget import in_the_name_of, payer
 from tasks.models import SyncStatus, Task
 from tasks.runs import background, due, worker
 from tasks.runs.known import RunsStatus
 from tasks.runs.polling import MAX_CALL, Poller, lockable
-from tasks.runs.waiting import give_connections_back
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
 WATCHED_FOR = timedelta(seconds=90)

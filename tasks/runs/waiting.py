@@ -17,9 +17,9 @@ from functools import partial
 
 import prometheus_client
 from django.conf import settings
-from django.db import connections
 from django.utils import timezone
 
+from core.connections import give_connections_back
 from tasks.gateway import upstream
 from tasks.gateway.budget import Payer, in_the_name_of, payer
 from tasks.runs import queries
@@ -228,12 +228,6 @@ def wait_for_change(waiter: Waiter, *, seconds: float) -> Snapshot | None:
     finally:
         latest = room.leave(waiter)
     return latest
-
-
-def give_connections_back() -> None:
-    for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
-            connection.close()
 
 
 def has_left(connection: socket.socket | None) -> bool:

@@ -323,7 +323,7 @@ def test_with_few_threads_nobody_is_held(alice_api: ContractClient, run: Standin
     assert alice_api.get(PATH, {"runId": run.id, "wait": "25"})["Retry-After"] == "2"
 
 
-def test_whoever_waits_when_the_process_ends_is_answered(alice_api: ContractClient, run: StandinRun) -> None:
+def test_a_request_that_waits_when_the_process_ends_is_answered(alice_api: ContractClient, run: StandinRun) -> None:
     asking = Asking(alice_api, run)
     hold(asking)
     waiting().is_ending = lambda: True
@@ -510,7 +510,7 @@ def test_a_thread_that_is_idle_ends_and_another_one_looks_for_who_comes_then(
         wait_until(lambda: lookouts() == 0)
 
 
-def test_whoever_comes_soon_is_looked_for_by_the_same_thread(run: StandinRun, alice_api: ContractClient) -> None:
+def test_a_request_that_comes_soon_is_served_by_the_same_thread(run: StandinRun, alice_api: ContractClient) -> None:
     lookout = Lookout()
     room = Waiting(places=10, wake=lookout.wake)
     for _ in range(3):
