@@ -218,7 +218,7 @@ class Poller:
             is_wanted = watched.count() >= max(MIN_SHARED, 2 * shared.pages + 1)
             if not is_wanted and shared.as_of is not None:
                 # What it served is polled task by task again.
-                SharedPoll.objects.update(as_of=None, pages=1)
+                SharedPoll.objects.update(as_of=None)
                 watched.filter(next_poll_at__gt=now).update(next_poll_at=now, watched_poll_at=now)
             if not is_wanted or shared.next_at > now:
                 return False

@@ -216,12 +216,18 @@ def update(
 ) -> None:
     changes: dict[str, Any] = columns(copy) if supersedes(copy, run) else {}
     is_final = run.is_final or copy.is_final
+    # An older copy without a tag does not give the run back.
+    is_current = copy.has_account_tag and copy.updated_at >= run.updated_at
     if run.absent_at is not None and as_of >= run.absent_at and not is_tie(copy, run):
         # A list that began before the last shared one does not clear the mark: that one lacked the run.
         changes["absent_at"] = None if is_final or as_of > shared_as_of else as_of
-    if run.task_id is None and task_shown_with(copy, task, is_scheduled=is_scheduled) is not None:
+    if (
+        run.task_id is None
+        and copy.updated_at >= run.updated_at
+        and task_shown_with(copy, task, is_scheduled=is_scheduled) is not None
+    ):
         changes["task"] = task
-    elif run.task is not None and copy.has_account_tag and run.task.account_id not in copy.tagged:
+    elif is_current and run.task is not None and run.task.account_id not in copy.tagged:
         # Tags that came later give the run to another account.
         changes["task"] = None
         RunOwner.objects.filter(run=run, account_id=run.task.account_id).delete()
