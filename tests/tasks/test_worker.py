@@ -123,9 +123,11 @@ def test_a_job_that_fails_does_not_stop_the_other() -> None:
 def test_the_worker_ends_within_ten_seconds_of_a_sigterm(transactional_db: None) -> None:
     command = [sys.executable, "manage.py", "run_worker"]
     environment = {"DATABASE_URL": database_url(), "PATH": "/usr/bin:/bin", "LOG_LEVEL": "ERROR"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
-    time.sleep(3)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"Working")
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0
+    process.stdout.close()
     assert time.monotonic() - begun < 10

@@ -97,7 +97,7 @@ class Command(BaseCommand):
         environment |= {"MALLOC_ARENA_MAX": "2"}
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
         start_child(children, command, environment, quiet=False)
-        start_child(children, [sys.executable, "manage.py", "run_worker"], environment, quiet=False)
+        start_child(children, [sys.executable, "manage.py", "run_worker"], environment)
         wait_until_serving(children)
         self.stdout.write(screen_text(url))
         self.stdout.flush()

@@ -56,6 +56,8 @@ class Command(BaseCommand):
         threads = [threading.Thread(target=repeat, args=(job, stopping), daemon=True) for job in JOBS]
         for thread in threads:
             thread.start()
+        self.stdout.write("Working until SIGTERM or Ctrl-C.")
+        self.stdout.flush()
         while not stopping.wait(1.0):
             pass
         for thread in threads:
