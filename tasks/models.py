@@ -26,7 +26,7 @@ class SyncStatus(models.TextChoices):
 # The columns that a response needs. A list reads many rows, and converting a column costs time.
 SHOWN = (
     *("id", "title", "prompt", "schedule", "timezone", "account_id", "artist_account_id", "enabled", "model"),
-    *("created_at", "updated_at", "schedule_changed_at", "trigger_schedule_id", "generation", "synced_generation"),
+    *("created_at", "updated_at", "trigger_schedule_id", "generation", "synced_generation"),
     *("refused_generation", "unsettled_until", "run_by_hand_at", "polled_at", "next_poll_at", "watched_until"),
     *("quiet_until", "unfinished_stored_at", "recent_runs"),
 )
@@ -49,8 +49,7 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """With the artist's name and the owner's e-mail, in one query, and without columns that no response needs."""
         primary = AccountEmail.objects.filter(account=OuterRef("account"), is_primary=True)
         people = {"artist_name": F("artist_account__name"), "owner_email": Subquery(primary.values("email")[:1])}
-        shared = Subquery(SharedPoll.objects.values("as_of")[:1])
-        return self.annotate(**people, shared_as_of=shared).only(*SHOWN)
+        return self.annotate(**people).only(*SHOWN)
 
 
 class Task(models.Model):
@@ -82,7 +81,7 @@ class Task(models.Model):
     # When the task would be due if it were watched.
     watched_poll_at = models.DateTimeField(null=True, blank=True, editable=False)
     watched_until = models.DateTimeField(null=True, blank=True, editable=False)
-    # What `tasks.runs.due.is_fresh` needs.
+    # What `tasks.runs.due.as_of` needs.
     quiet_until = models.DateTimeField(null=True, blank=True, editable=False)
     unfinished_stored_at = models.DateTimeField(null=True, blank=True, editable=False)
     # Of its newest runs, for lists: the newest five as JSON objects with commas between them, and the newest status.

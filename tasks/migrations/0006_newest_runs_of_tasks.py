@@ -6,7 +6,8 @@ from django.utils import timezone
 
 def poll_again(apps: Any, schema_editor: Any) -> None:
     """Stored runs are copies. The next first poll of each task stores them again and fills the new columns."""
-    apps.get_model("tasks", "Run").objects.all().delete()
+    for name in ("RunOwner", "Run"):
+        apps.get_model("tasks", name).objects.all()._raw_delete(schema_editor.connection.alias)
     tasks = apps.get_model("tasks", "Task").objects
     tasks.filter(deleted_at=None).update(polled_at=None, next_poll_at=timezone.now())
     tasks.exclude(deleted_at=None).update(next_poll_at=None)

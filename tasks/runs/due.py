@@ -95,20 +95,9 @@ def quiet_until(state: PollState) -> datetime:
     return min(moments)
 
 
-def is_fresh(
-    *,
-    quiet_until: datetime | None,
-    polled_at: datetime | None,
-    unfinished_stored_at: datetime | None,
-    shared_as_of: datetime | None,
-    now: datetime,
-) -> bool:
-    """Whether the answer is at most 10 s behind Trigger.dev's own lists.
-
-    `unfinished_stored_at`: when the newest unfinished run was stored; None without one.
-    """
-    until = as_of(quiet_until, polled_at, unfinished_stored_at, shared_as_of)
-    return until is not None and now <= shifted(until, FRESH_FOR)
+def is_fresh(as_of: datetime, *, now: datetime) -> bool:
+    """Whether the answer is at most 10 s behind Trigger.dev's own lists."""
+    return now <= shifted(as_of, FRESH_FOR)
 
 
 def as_of(

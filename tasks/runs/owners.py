@@ -4,7 +4,7 @@ The `account:` tags of a run name its owners; else its schedule does; else, for 
 TRIGGER_PAYLOAD_OWNER_TASKS, its payload does.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -49,16 +49,6 @@ def account_tags(run: Run) -> list[str]:
 
 def tagged_accounts(run: Run) -> set[UUID]:
     return {account_id for tag in account_tags(run) if (account_id := parse_uuid(tag))}
-
-
-def owned_through_schedule(runs: Iterable[Run], account_id: UUID) -> list[Run]:
-    """Runs found by the schedule of the account's task, without those that carry another account's tag."""
-    return [run for run in runs if not account_tags(run) or account_id in tagged_accounts(run)]
-
-
-def owned_through_tag(runs: Iterable[Run], account_id: UUID) -> list[Run]:
-    """Runs found by a task's tag that also carry the account's tag."""
-    return [run for run in runs if account_id in tagged_accounts(run)]
 
 
 def schedule_owner(run: Run) -> set[UUID]:

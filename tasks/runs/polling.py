@@ -216,14 +216,23 @@ class Poller:
             shared = SharedPoll.objects.select_for_update().get()
             watched = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False)
             is_wanted = watched.count() >= max(MIN_SHARED, 2 * shared.pages + 1)
-            if not is_wanted and shared.as_of is not None:
-                # What it served is polled task by task again.
+            if is_wanted and shared.next_at <= now:
+                SharedPoll.objects.update(next_at=now + LEASE)
+                return True
+            is_over = not is_wanted and shared.as_of is not None
+            if is_over:
                 SharedPoll.objects.update(as_of=None)
-                watched.filter(next_poll_at__gt=now).update(next_poll_at=now, watched_poll_at=now)
-            if not is_wanted or shared.next_at > now:
-                return False
-            SharedPoll.objects.update(next_at=now + LEASE)
-        return True
+        if is_over:
+            self.poll_each(now)
+        return False
+
+    def poll_each(self, now: datetime) -> None:
+        """What the shared list served is polled task by task again: now, or once somebody watches it again."""
+        served = Task.objects.filter(unfinished_stored_at__isnull=False, watched_poll_at__gt=now)
+        with transaction.atomic():
+            locked = Task.objects.filter(pk__in=list(store.lock_tasks(served)))
+            locked.filter(watched_until__gt=now, next_poll_at__gt=now).update(next_poll_at=now)
+            locked.update(watched_poll_at=now)
 
     def store_shared(self, copies: Sequence[RunCopy], *, began: datetime) -> None:
         """Updates stored runs only: a new one comes with the poll of its own task."""
@@ -231,11 +240,15 @@ class Poller:
         with transaction.atomic():
             tasks = store.lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
             known = Run.objects.filter(task__in=tasks).in_bulk(ids)
+            owned = []
             for copy in copies:
                 run = known.get(copy.id)
                 if run is not None and run.task_id is not None:
                     task, is_scheduled = tasks[run.task_id], run.is_scheduled
+                    if store.is_current(copy, run):
+                        owned.append((copy, is_scheduled, task))
                     store.update(run, copy, task, is_scheduled=is_scheduled, as_of=began, shared_as_of=shared_as_of)
+            store.add_owners(owned)
             for task in tasks.values():
                 Task.objects.filter(pk=task.pk).update(**store.newest_of(task))
 

@@ -22,8 +22,9 @@ from tasks import cron
 from tasks.gateway.budget import in_the_name_of, payer
 from tasks.models import SyncStatus, Task
 from tasks.runs import background, due, worker
+from tasks.runs.due import NEVER
 from tasks.runs.known import RunsStatus
-from tasks.runs.polling import MAX_CALL, Poller, lockable
+from tasks.runs.polling import MAX_CALL, Poller, lockable, shared_poll_as_of
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
 WATCHED_FOR = timedelta(seconds=90)
@@ -54,23 +55,22 @@ class EnrichedTask:
 def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[EnrichedTask]:
     """`deadline`: seconds of `time.monotonic()`, for the first poll of tasks that were never polled."""
     rows = with_first_polls(list(tasks), now=now, deadline=deadline)
-    watch(rows, now=now)
-    return [enriched(task, now=now) for task in rows]
+    shared_as_of = shared_poll_as_of() if any(task.unfinished_stored_at for task in rows) else NEVER
+    watch(rows, shared_as_of=shared_as_of, now=now)
+    return [enriched(task, shared_as_of=shared_as_of, now=now) for task in rows]
 
 
-def enriched(task: Task, *, now: datetime) -> EnrichedTask:
-    status, as_of = status_of(task, now=now)
+def enriched(task: Task, *, shared_as_of: datetime, now: datetime) -> EnrichedTask:
+    status, as_of = status_of(task, shared_as_of=shared_as_of, now=now)
     return EnrichedTask(task, task.recent_runs.encode(), status, as_of, upcoming_times(task, now=now))
 
 
-def status_of(task: Task, *, now: datetime) -> tuple[RunsStatus, datetime | None]:
+def status_of(task: Task, *, shared_as_of: datetime, now: datetime) -> tuple[RunsStatus, datetime | None]:
     """How far the stored runs can be trusted, and until when they were certainly what Trigger.dev has."""
     if task.polled_at is None:
         return (RunsStatus.UNAVAILABLE, None) if can_have_runs(task) else (RunsStatus.FRESH, now)
-    shared_as_of: datetime | None = getattr(task, "shared_as_of", None)
     as_of = due.as_of(task.quiet_until, task.polled_at, task.unfinished_stored_at, shared_as_of) or task.polled_at
-    is_fresh = now <= due.shifted(as_of, due.FRESH_FOR)
-    return (RunsStatus.FRESH if is_fresh else RunsStatus.STALE), min(as_of, now)
+    return (RunsStatus.FRESH if due.is_fresh(as_of, now=now) else RunsStatus.STALE), min(as_of, now)
 
 
 def can_have_runs(task: Task) -> bool:
@@ -125,7 +125,7 @@ def poll_before(poller: Poller, task: Task, *, deadline: float) -> bool:
     return time.monotonic() < deadline and poller.poll(task)
 
 
-def watch(tasks: Sequence[Task], *, now: datetime) -> None:
+def watch(tasks: Sequence[Task], *, shared_as_of: datetime, now: datetime) -> None:
     """At most one write per minute for each task. A read does not fail because of it."""
     renewed = [task.pk for task in tasks if task.watched_until is None or task.watched_until < now + WATCHED_FOR / 2]
     if renewed:
@@ -133,7 +133,7 @@ def watch(tasks: Sequence[Task], *, now: datetime) -> None:
             renew(renewed, now=now)
         except DatabaseError:
             logger.exception("Tasks could not be marked as watched")
-    if any(is_overdue(task, now=now) for task in tasks if can_have_runs(task)):
+    if any(is_overdue(task, shared_as_of=shared_as_of, now=now) for task in tasks if can_have_runs(task)):
         background.wake()
 
 
@@ -146,11 +146,13 @@ def renew(task_ids: Sequence[UUID], *, now: datetime) -> None:
         Task.objects.filter(pk__in=free).update(watched_until=now + WATCHED_FOR, next_poll_at=next_poll)
 
 
-def is_overdue(task: Task, *, now: datetime) -> bool:
+def is_overdue(task: Task, *, shared_as_of: datetime, now: datetime) -> bool:
     """Also where the shared list of unfinished runs should have been read, and was not."""
     if task.next_poll_at is not None and task.next_poll_at < now - OVERDUE_AFTER:
         return True
-    return task.unfinished_stored_at is not None and status_of(task, now=now)[0] is RunsStatus.STALE
+    if task.unfinished_stored_at is None:
+        return False
+    return status_of(task, shared_as_of=shared_as_of, now=now)[0] is RunsStatus.STALE
 
 
 # --- Next times ------------------------------------------------------------------------------------------------------

@@ -145,8 +145,11 @@ def store(
     """
     stored = Run.objects.in_bulk([copy.id for copy, _ in copies])
     new: dict[str, tuple[RunCopy, bool]] = {}
+    owned = []
     for copy, is_scheduled in copies:
         run = stored.get(copy.id)
+        if run is None or is_current(copy, run):
+            owned.append((copy, is_scheduled, task))
         if run is None:
             former = new.get(copy.id)
             if former is None or copy.updated_at >= former[0].updated_at:
@@ -157,14 +160,24 @@ def store(
         [as_row(copy, task, is_scheduled=is_scheduled, at=at) for copy, is_scheduled in new.values()],
         ignore_conflicts=True,
     )
+    add_owners(owned)
+
+
+def add_owners(owned: Iterable[tuple[RunCopy, bool, Task | None]]) -> None:
+    """Each copy comes with whether it was found by schedule, and the task that it was found for."""
     RunOwner.objects.bulk_create(
         [
             RunOwner(run_id=copy.id, account_id=account_id, created_at=copy.created_at)
-            for copy, is_scheduled in [*new.values(), *copies]
+            for copy, is_scheduled, task in owned
             for account_id in owners_of(copy, task, is_scheduled=is_scheduled)
         ],
         ignore_conflicts=True,
     )
+
+
+def is_current(copy: RunCopy, run: Run) -> bool:
+    """Whether the copy may say whose run it is: an older one without a tag must not give the run back."""
+    return copy.updated_at >= run.updated_at
 
 
 def lock_tasks(tasks: QuerySet[Task]) -> dict[UUID, Task]:
@@ -216,21 +229,17 @@ def update(
 ) -> None:
     changes: dict[str, Any] = columns(copy) if supersedes(copy, run) else {}
     is_final = run.is_final or copy.is_final
-    # An older copy without a tag does not give the run back.
-    is_current = copy.has_account_tag and copy.updated_at >= run.updated_at
     if run.absent_at is not None and as_of >= run.absent_at and not is_tie(copy, run):
         # A list that began before the last shared one does not clear the mark: that one lacked the run.
         changes["absent_at"] = None if is_final or as_of > shared_as_of else as_of
-    if (
-        run.task_id is None
-        and copy.updated_at >= run.updated_at
-        and task_shown_with(copy, task, is_scheduled=is_scheduled) is not None
-    ):
-        changes["task"] = task
-    elif is_current and run.task is not None and run.task.account_id not in copy.tagged:
-        # Tags that came later give the run to another account.
-        changes["task"] = None
-        RunOwner.objects.filter(run=run, account_id=run.task.account_id).delete()
+    if task is not None and is_current(copy, run):
+        is_shown = task_shown_with(copy, task, is_scheduled=is_scheduled) is not None
+        if run.task_id is None and is_shown:
+            changes["task"] = task
+        elif run.task_id == task.pk and copy.has_account_tag and not is_shown:
+            # Tags that came later give the run to another account.
+            changes["task"] = None
+            RunOwner.objects.filter(run=run, account_id=task.account_id).delete()
     if is_scheduled and not run.is_scheduled:
         changes["is_scheduled"] = True
     if changes:

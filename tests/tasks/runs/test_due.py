@@ -80,13 +80,13 @@ def test_a_fire_is_passed_by_when_the_run_of_a_later_one_is_known() -> None:
 
 
 def fresh(polled_state: PollState, *, now: float, unfinished: float | None = None, shared: float | None = None) -> bool:
-    return is_fresh(
-        quiet_until=quiet_until(polled_state),
-        polled_at=polled_state.polled_at,
-        unfinished_stored_at=after(unfinished) if unfinished is not None else None,
-        shared_as_of=after(shared) if shared is not None else None,
-        now=after(now),
+    until = as_of(
+        quiet_until(polled_state),
+        polled_state.polled_at,
+        after(unfinished) if unfinished is not None else None,
+        after(shared) if shared is not None else None,
     )
+    return until is not None and is_fresh(until, now=after(now))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,6 @@ def test_an_unfinished_run_is_as_old_as_the_last_poll_or_the_shared_list(
 
 def test_a_task_that_was_never_polled_is_not_fresh() -> None:
     assert as_of(None, None, None, None) is None
-    assert not is_fresh(quiet_until=None, polled_at=None, unfinished_stored_at=None, shared_as_of=None, now=NINE)
 
 
 @pytest.mark.parametrize(

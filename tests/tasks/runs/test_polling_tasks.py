@@ -108,6 +108,10 @@ def test_a_tag_that_comes_later_takes_the_run_away_from_the_task(
     polled = poll(work, task)
     assert (Run.objects.get().task, polled.recent_runs, polled.last_run_status) == (None, "", "")
     assert RunOwner.objects.get().account_id == cast.charlie.pk
+    trigger.state.remove_run(run.id)
+    trigger.state.add_run(replace(run, stuck_as="PENDING"))
+    assert poll(work, task).recent_runs == "", "an older copy does not give it back"
+    assert RunOwner.objects.get().account_id == cast.charlie.pk
 
 
 @pytest.mark.parametrize("tags", [["task:{task}"], ["task:{task}", "account:{other}"]])
@@ -325,7 +329,7 @@ def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(task: Task, t
     trigger.before = delete
     polled = poll(work, task)
     assert (polled.next_poll_at, polled.watched_poll_at) == (None, None)
-    reading.watch([task], now=timezone.now())
+    reading.watch([task], shared_as_of=NOON, now=timezone.now())
     assert Task.objects.get().next_poll_at is None
 
 
@@ -402,6 +406,7 @@ def test_when_the_shared_list_is_no_longer_worth_it_each_task_is_polled_again(
     Task.objects.exclude(pk__in=ids).update(watched_until=None)
     clock.shift(10)
     assert not work.poll_shared()
+    assert not Task.objects.filter(watched_poll_at__gt=timezone.now()).exists(), "also for who watches again"
     for left in crowd[:2]:
         assert due_after(Task.objects.get(pk=left.pk)) == 0
         poll(work, left)
