@@ -53,7 +53,7 @@ def post_worker_init(worker: Any) -> None:
 
     # Created now, so that two first requests cannot create two.
     upstream.client()
-    upstream.flights()
+    upstream.trials()
     polls.threads()
     background.steps()
     # Waiting requests are answered when the worker is told to stop.

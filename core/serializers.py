@@ -5,6 +5,8 @@ schema and the error messages follow from the same declaration.
 """
 
 import re
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +16,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from core.text import format_timestamp, parse_uuid, quoted
+from core.text import format_timestamp, parse_timestamp, parse_uuid, quoted
 
 IGNORED_PREFIXES = ("_", "utm_")
 EXAMPLE_ID = "3f0e9a52-6d0f-4c5e-9a54-0a2f2d8c7e11"
@@ -101,6 +103,36 @@ class QueryIntegerField(serializers.IntegerField):
                 f"must be a whole number from {self.minimum} to {self.maximum}, not {quoted(data)}."
             )
         return int(data)
+
+
+@extend_schema_field(OpenApiTypes.DATETIME)
+class QueryTimestampField(serializers.Field[datetime, str, str, Any]):
+    """ISO 8601 with a time zone. In a query string `+` means a space, and is understood all the same."""
+
+    def to_internal_value(self, data: str) -> datetime:
+        try:
+            return parse_timestamp(data.replace(" ", "+"))
+        except ValueError:
+            problem = f"must be a time with a time zone such as 2026-11-26T09:00:00Z, not {quoted(data)}."
+            raise serializers.ValidationError(problem) from None
+
+
+@extend_schema_field(OpenApiTypes.STR)
+class QueryChoicesField(serializers.Field[list[str], str, str, Any]):
+    """One or more of these values, with commas between them."""
+
+    def __init__(self, *, choices: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.choices = choices
+
+    def to_internal_value(self, data: str) -> list[str]:
+        values = data.split(",")
+        for value in values:
+            if value not in self.choices:
+                allowed = ", ".join(self.choices)
+                problem = f"must be a list with commas of {allowed}, and {quoted(value)} is none of them."
+                raise serializers.ValidationError(problem)
+        return values
 
 
 class TimestampField(serializers.DateTimeField):

@@ -227,9 +227,9 @@ class TaskAdmin(admin.ModelAdmin):
     @admin.display(description="Run requests")
     def runs_by_hand(self, task: Task) -> str:
         """The newest, with who requested them."""
-        requests = task.run_requests.select_related("asked_by")[:MAX_RUN_REQUESTS]
+        requests = task.run_requests.select_related("requested_by")[:MAX_RUN_REQUESTS]
         lines = [
-            (f"{one.asked_at:%d %b %Y %H:%M} UTC", one.asked_by or f"{one.asked_by_staff} (staff)", one)
+            (f"{one.requested_at:%d %b %Y %H:%M} UTC", one.requested_by or f"{one.requested_by_staff} (staff)", one)
             for one in requests
         ]
         return format_html_join(mark_safe("<br>"), "{}, {}: {}", lines) or "None."

@@ -154,17 +154,18 @@ class RunRequest(models.Model):
     """A request to run a task now. Stored before the call to Trigger.dev, so every started run has an owner."""
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="run_requests")
-    asked_by = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
-    asked_by_staff = models.CharField(max_length=150, blank=True, default="")
-    asked_at = models.DateTimeField()
+    requested_by = models.ForeignKey(Account, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    requested_by_staff = models.CharField(max_length=150, blank=True, default="")
+    requested_at = models.DateTimeField()
     digest = models.CharField(max_length=64, unique=True, help_text="What Trigger.dev tells repeated requests by.")
     run_id = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001  null until Trigger.dev confirms it
 
     class Meta:
-        ordering = ["-asked_at", "-id"]
+        ordering = ["-requested_at", "-id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(asked_by__isnull=False) ^ ~Q(asked_by_staff=""), name="run_request_by_an_account_or_staff"
+                condition=Q(requested_by__isnull=False) ^ ~Q(requested_by_staff=""),
+                name="run_request_by_an_account_or_staff",
             ),
         ]
 
@@ -233,12 +234,37 @@ class MissedRun(models.Model):
         return f"{self.task} at {self.expected_at:%Y-%m-%d %H:%M} UTC"
 
 
+class RunFeed(models.Model):
+    """How far the runs of an account are known that belong to no living task. `tasks.runs.feeds` polls them.
+
+    No foreign key: an admin may list the runs of an account that exists only in tags.
+    """
+
+    account_id = models.UUIDField(primary_key=True)
+    polled_at = models.DateTimeField(null=True)
+    next_poll_at = models.DateTimeField()
+    watched_until = models.DateTimeField(db_index=True)
+    # Of the unfinished ones: when the newest was stored, and when the first that is absent was last certain.
+    unfinished_stored_at = models.DateTimeField(null=True)
+    absent_at = models.DateTimeField(null=True)
+
+    def __str__(self) -> str:
+        return str(self.account_id)
+
+
 class SharedPoll(models.Model):
-    """The one row about the shared list of unfinished runs: when it was last read, and is read next."""
+    """The one row about the lists that serve many tasks or accounts: when they were last read, and are read next.
+
+    `as_of`, `next_at`, `pages`: of the unfinished runs. `newest_*`: of the environment's newest runs, which are known
+    without a gap from `newest_since` on.
+    """
 
     as_of = models.DateTimeField(null=True)
     next_at = models.DateTimeField()
     pages = models.PositiveIntegerField(default=1)
+    newest_as_of = models.DateTimeField(null=True)
+    newest_since = models.DateTimeField(null=True)
+    newest_next_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(pk=1), name="one_shared_poll")]

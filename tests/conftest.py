@@ -47,9 +47,8 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         for method in ("GET", "POST", "PUT", "DELETE"):
             mock.add_callback(method, re.compile(re.escape(TRIGGER_URL) + "/.*"), callback=callback_for(standin))
         yield standin
-        waiting.lookout().finish()
+        waiting.waiting().finish()
         waiting.waiting.cache_clear()
-        waiting.lookout.cache_clear()
         background.steps().finish()
         worker.finish()
         upstream.finish()

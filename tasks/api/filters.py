@@ -1,4 +1,4 @@
-"""The filters of the task list. `TaskListQuerySerializer` has validated the values before they arrive here."""
+"""The filters of the two lists. The serializers of their queries have validated the values already."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from django.db.models import Q, QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.request import Request
 
+from tasks.api.serializers import STATUSES
 from tasks.models import Task
 
 
@@ -26,14 +27,24 @@ class TaskFilter(django_filters.FilterSet):
         return queryset.exclude(paused) if value else queryset.filter(paused)
 
 
-class TaskFilterBackend(DjangoFilterBackend):
-    def filter_queryset(self, request: Request, queryset: QuerySet[Task], view: Any) -> QuerySet[Task]:
+class RunFilter(django_filters.FilterSet):
+    """`task_id` decides which index is read, so it is part of the viewset's queryset."""
+
+    status = django_filters.MultipleChoiceFilter(choices=[(status, status) for status in STATUSES])
+    created_after = django_filters.IsoDateTimeFilter("listed_at", "gte")
+    created_before = django_filters.IsoDateTimeFilter("listed_at", "lt")
+
+
+class ValidatedFilterBackend(DjangoFilterBackend):
+    """Filters by the validated query of the view."""
+
+    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
         """Skips the filterset for a plain list: building its form costs more than the query."""
-        if view.query.keys().isdisjoint(TaskFilter.Meta.fields):
+        if view.query.keys().isdisjoint(view.filterset_class.base_filters):
             return queryset
-        found: QuerySet[Task] = super().filter_queryset(request, queryset, view)
+        found: QuerySet[Any] = super().filter_queryset(request, queryset, view)
         return found
 
-    def get_filterset_kwargs(self, request: Request, queryset: QuerySet[Task], view: Any) -> dict[str, Any]:
+    def get_filterset_kwargs(self, request: Request, queryset: QuerySet[Any], view: Any) -> dict[str, Any]:
         kwargs: dict[str, Any] = super().get_filterset_kwargs(request, queryset, view)
         return {**kwargs, "data": view.query}

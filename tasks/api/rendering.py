@@ -7,7 +7,8 @@ for the schema; tests/tasks/api/test_rendering.py compares the two.
 from collections.abc import Iterable
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 import orjson
 from django.http import HttpResponse
@@ -15,8 +16,22 @@ from django.utils.cache import get_conditional_response
 from rest_framework.request import Request
 
 from core.text import etag_of, format_timestamp
-from tasks.runs.known import Known, last_known
+from tasks.runs import single
+from tasks.runs.due import RunsStatus
 from tasks.runs.reading import EnrichedTask
+from tasks.runs.single import SeenRun
+from tasks.runs.store import is_json_object
+
+
+class ListedRun(Protocol):
+    """A row of LISTED_COLUMNS. A deleted task has an empty title."""
+
+    data: str
+    task_id: UUID | None
+    task__title: str | None
+
+
+LISTED_COLUMNS = ("data", "task_id", "task__title", "listed_at", "listed_id")
 
 
 def json_response(body: dict[str, Any]) -> HttpResponse:
@@ -51,21 +66,36 @@ def tasks_body(tasks: Iterable[EnrichedTask], **more: Any) -> dict[str, Any]:
     return {"status": "success", "tasks": [task_body(task) for task in tasks], **more}
 
 
-def runs_body(known: Known) -> dict[str, Any]:
+def runs_body(runs: Iterable[ListedRun], status: RunsStatus, as_of: datetime | None, **more: Any) -> dict[str, Any]:
+    encoded = b",".join(listed_run(run) for run in runs if is_json_object(run.data))
+    return run_fields(encoded, status, as_of) | more
+
+
+def run_body(seen: SeenRun) -> dict[str, Any]:
+    return run_fields(seen.encoded, seen.runs_status, seen.as_of)
+
+
+def run_fields(encoded: bytes, status: RunsStatus, as_of: datetime | None) -> dict[str, Any]:
     return {
         "status": "success",
-        "runs": json_array(known.snapshot.encoded if known.snapshot else b""),
-        "runs_status": known.status,
-        "runs_as_of": known.as_of and format_timestamp(known.as_of),
+        "runs": json_array(encoded),
+        "runs_status": status,
+        "runs_as_of": as_of and format_timestamp(as_of),
     }
 
 
-def without_presigned_urls(known: Known) -> dict[str, Any]:
+def listed_run(run: ListedRun) -> bytes:
+    """The run as it is stored, with our two fields at its end."""
+    ours = orjson.dumps({"task_id": run.task_id, "title": run.task__title or None})
+    return run.data.encode()[:-1] + b"," + ours[1:]
+
+
+def without_presigned_urls(seen: SeenRun) -> dict[str, Any]:
     """Every answer of Trigger.dev has new presigned URLs, and they expire: in an ETag they count as new each minute."""
-    if known.snapshot is None or not known.snapshot.is_short_lived:
+    if not seen.has_presigned:
         return {}
-    stable = last_known(known.snapshot)
-    return {"runs": json_array(stable.encoded), "minute": stable.as_of.replace(second=0, microsecond=0)}
+    stable = json_array(single.without_presigned_urls(seen))
+    return {"runs": stable, "minute": seen.as_of.replace(second=0, microsecond=0)}
 
 
 def task_body(enriched: EnrichedTask) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tasks.api.errors import NO_SUCH_RUN, QUOTA_EXCEEDED, RETRY_AFTER, TRIGGER_U
 from tasks.api.permissions import TASK_NOT_FOUND
 from tasks.api.serializers import (
     MAX_IDEMPOTENCY_KEY,
+    STATUSES,
     CreateContentRunOutputSerializer,
     CreateTaskRequestSerializer,
     DeleteTaskRequestSerializer,
@@ -30,23 +31,6 @@ from tasks.api.serializers import (
 from tasks.idempotency import DifferentBody
 from tasks.runs.run_now import NOT_CONFIRMED
 
-STATUSES = [
-    "PENDING_VERSION",
-    "DELAYED",
-    "QUEUED",
-    "EXECUTING",
-    "REATTEMPTING",
-    "FROZEN",
-    "COMPLETED",
-    "CANCELED",
-    "FAILED",
-    "CRASHED",
-    "INTERRUPTED",
-    "SYSTEM_FAILURE",
-    "EXPIRED",
-    "TIMED_OUT",
-    "WAITING_FOR_DEPLOY",
-]
 STRING = {"type": "string"}
 NUMBER = {"type": "number"}
 NULLABLE_STRING = {"type": ["string", "null"]}
@@ -69,7 +53,7 @@ ATTEMPT = {
 }
 RUN_PROPERTIES: dict[str, Any] = {
     "id": STRING,
-    "status": {"type": "string", "enum": STATUSES},
+    "status": {"type": "string", "enum": list(STATUSES)},
     "taskIdentifier": STRING,
     "idempotencyKey": NULLABLE_STRING,
     "version": STRING,
@@ -97,6 +81,8 @@ RUN_PROPERTIES: dict[str, Any] = {
     "error": {**FAILURE, "description": "Why the run failed; only for a single run."},
     "attempts": {"type": "array", "items": ATTEMPT},
     "schedule": NULLABLE_OBJECT,
+    "task_id": {**NULLABLE_STRING, "format": "uuid", "description": "The task of the run; only in a list."},
+    "title": {**NULLABLE_STRING, "description": "The title of its task; only in a list."},
     "relatedRuns": {**NULLABLE_OBJECT, "description": "Runs that the caller may see too; only for a single run."},
 }
 

@@ -18,9 +18,11 @@ from core.serializers import (
     BooleanField,
     InvalidField,
     QueryBooleanField,
+    QueryChoicesField,
     QueryIntegerField,
     QuerySerializer,
     QueryTextField,
+    QueryTimestampField,
     TextField,
     TimestampField,
     UUIDField,
@@ -29,7 +31,8 @@ from core.text import quoted
 from tasks import cron
 from tasks.cron import zones
 from tasks.models import SyncStatus
-from tasks.runs.known import RunsStatus
+from tasks.runs.due import RunsStatus
+from tasks.runs.single import RUN_ID
 
 # Characters. Not in the schema: the published one has no bounds.
 MAX_TITLE, MAX_PROMPT, MAX_MODEL = 500, 50_000, 200
@@ -37,10 +40,23 @@ MAX_IDEMPOTENCY_KEY = 255
 # Tasks per page, and runs per list; Trigger.dev lists at most 100 runs.
 MAX_TASKS = 100
 DEFAULT_RUNS, MAX_RUNS = 20, 100
+# Parameters of GET /api/tasks/runs that make the answer a page of the history, with a `next_cursor`.
+HISTORY = frozenset(("task_id", "status", "created_after", "created_before", "cursor"))
 # Seconds that a long-polling request may wait.
 MAX_WAIT = 25
 # Times in a preview.
 DEFAULT_COUNT, MAX_COUNT = 10, 100
+
+
+# Of a run. The last three are not in the published list, and Trigger.dev sends them.
+STATUSES = (
+    *("PENDING_VERSION", "DELAYED", "QUEUED", "EXECUTING", "REATTEMPTING", "FROZEN", "COMPLETED", "CANCELED"),
+    *("FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT", "WAITING_FOR_DEPLOY"),
+)
+
+
+def parse_run_id(text: str) -> str | None:
+    return text if RUN_ID.fullmatch(text) else None
 
 
 class CronField(TextField):
@@ -92,6 +108,13 @@ class TaskRunListQuerySerializer(QuerySerializer):
     account_id = UUIDField(
         required=False, help_text="The runs of this account, which the caller must be able to act for."
     )
+    task_id = UUIDField(required=False, help_text="Only runs of this task.")
+    status = QueryChoicesField(
+        choices=STATUSES, required=False, help_text="Only runs with one of these statuses, with commas between them."
+    )
+    created_after = QueryTimestampField(required=False, help_text="Only runs created at this time or later.")
+    created_before = QueryTimestampField(required=False, help_text="Only runs created before this time.")
+    cursor = CursorField(parse_id=parse_run_id, required=False, help_text="The `next_cursor` of the previous page.")
     wait = QueryIntegerField(
         minimum=0,
         maximum=MAX_WAIT,
@@ -109,6 +132,9 @@ class TaskRunListQuerySerializer(QuerySerializer):
             query = query.copy()
             query.pop("limit", None)
         given = super().parameters(query)
+        history = sorted(given.keys() & HISTORY)
+        if history and "runId" in given:
+            raise ValidationError(f"{history[0]} is for a list of runs. Leave it or runId out.")
         if "wait" in given and "runId" not in given:
             raise ValidationError("wait is for a single run. Give its runId too, or leave wait out.")
         return given
@@ -300,6 +326,11 @@ class TaskRunListResponseSerializer(serializers.Serializer[Any]):
     runs = TaskRunResponseSerializer(many=True)
     runs_status = serializers.ChoiceField(choices=[status.value for status in RunsStatus], required=False)
     runs_as_of = TimestampField(allow_null=True, required=False)
+    next_cursor = serializers.CharField(
+        required=False,
+        allow_null=True,
+        help_text=(f"With {', '.join(sorted(HISTORY))}: the `cursor` of the next page; null on the last one."),
+    )
 
 
 class PreviewTimeSerializer(serializers.Serializer[Any]):

@@ -7,7 +7,9 @@ import logging
 import time
 from functools import partial
 from typing import Any, ClassVar, cast
+from uuid import UUID
 
+from django.db.models import QuerySet
 from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
@@ -26,16 +28,20 @@ from core.text import format_timestamp
 from core.viewsets import ValidatedViewSet
 from tasks import cron, idempotency, writes
 from tasks.api import errors, schema
-from tasks.api.filters import TaskFilter, TaskFilterBackend
+from tasks.api.filters import RunFilter, TaskFilter, ValidatedFilterBackend
 from tasks.api.permissions import TASK_NOT_FOUND, ArtistInReach, OwnerExists, TaskInReach
 from tasks.api.rendering import (
+    LISTED_COLUMNS,
+    ListedRun,
     conditional_response,
     json_response,
+    run_body,
     runs_body,
     tasks_body,
     without_presigned_urls,
 )
 from tasks.api.serializers import (
+    HISTORY,
     CreateTaskRequestSerializer,
     DeleteTaskQuerySerializer,
     DeleteTaskRequestSerializer,
@@ -49,12 +55,10 @@ from tasks.api.serializers import (
 )
 from tasks.cron import zones
 from tasks.gateway import upstream
-from tasks.gateway.budget import Payer, payer
-from tasks.models import Task, TaskQuerySet
-from tasks.runs import queries, run_now
-from tasks.runs.known import Known, RunsStatus, last_known
+from tasks.models import Run, Task, TaskQuerySet
+from tasks.runs import account_runs, run_now, single
 from tasks.runs.reading import enrich
-from tasks.runs.snapshots import UNFINISHED_FOR
+from tasks.runs.single import SeenRun
 from tasks.runs.waiting import Waiter, has_left, wait_for_change
 from tasks.schedules.settling import ATTEMPT_WITHIN
 from tasks.trigger.errors import TriggerError
@@ -68,17 +72,6 @@ class TaskAPIViewSet(ValidatedViewSet):
     # Actions that accept an Idempotency-Key; their validated key is in `idempotency_key`.
     idempotent_actions: ClassVar[tuple[str, ...]] = ()
     idempotency_key = ""
-
-    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        try:
-            return super().dispatch(request, *args, **kwargs)
-        finally:
-            payer.set(None)
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Upstream calls of a request count against its caller's quota."""
-        super().initial(request, *args, **kwargs)
-        payer.set(Payer(str(request.user.pk)) if isinstance(request.user, Account) else None)
 
     def validate_request(self, request: Request) -> None:
         super().validate_request(request)
@@ -114,7 +107,7 @@ class TaskViewSet(TaskAPIViewSet):
     idempotent_actions: ClassVar = ("create",)
     queryset = Task.objects.living().to_show()
     permission_classes = (IsAccount, AccountInReach, OwnerExists, TaskInReach, ArtistInReach)
-    filter_backends = (TaskFilterBackend,)
+    filter_backends = (ValidatedFilterBackend,)
     filterset_class = TaskFilter
     pagination_class = KeysetPagination
     error_serializers: ClassVar = {
@@ -220,13 +213,32 @@ class PreviewViewSet(TaskAPIViewSet):
         )
 
 
+class RunPagination(KeysetPagination):
+    time_field, id_field = "listed_at", "listed_id"
+
+
 class TaskRunViewSet(TaskAPIViewSet):
+    """Lists are rendered from the stored bytes, not by a serializer; see `tasks.api.rendering`."""
+
     query_serializers: ClassVar = {"list": TaskRunListQuerySerializer}
     body_serializers: ClassVar = {"create": StartRunRequestSerializer}
     idempotent_actions: ClassVar = ("create",)
     permission_classes = (IsAccount, AccountInReach, TaskInReach)
+    filter_backends = (ValidatedFilterBackend,)
+    filterset_class = RunFilter
+    pagination_class = RunPagination
     error_serializer = TaskRunsErrorResponseSerializer
     error_texts = schema.RUN_ERROR_TEXTS
+
+    @property
+    def listed_account_id(self) -> UUID:
+        return self.requested_account_id or caller_of(self.request).pk
+
+    def get_queryset(self) -> QuerySet[Run]:
+        """The account's runs; with `task_id` those of one of its tasks. Each has its own index."""
+        if "task_id" in self.query:
+            return account_runs.of_task(self.query["task_id"], self.listed_account_id)
+        return account_runs.of_account(self.listed_account_id)
 
     @schema.list_or_retrieve_runs
     def list(self, request: Request) -> HttpResponseBase:
@@ -234,11 +246,12 @@ class TaskRunViewSet(TaskAPIViewSet):
             return head_response()
         if "runId" in self.query:
             return self.single()
-        account_id = self.requested_account_id or caller_of(request).pk
-        now, deadline, only_fresh = timezone.now(), upstream.deadline_from_now(), self.etags is not None
-        limit = self.query["limit"]
-        known = queries.of_account(account_id, limit=limit, now=now, deadline=deadline, only_fresh=only_fresh)
-        return conditional_response(request, runs_body(known))
+        now, deadline = timezone.now(), upstream.deadline_from_now()
+        status, as_of = account_runs.refresh(self.listed_account_id, now=now, deadline=deadline)
+        runs = self.filter_queryset(self.get_queryset()).values_list(*LISTED_COLUMNS, named=True)
+        page = self.paginate_queryset(cast(QuerySet[Run], runs))
+        fields = cast(KeysetPagination, self.paginator).page_fields() if HISTORY & self.query.keys() else {}
+        return conditional_response(request, runs_body(cast(list[ListedRun], page), status, as_of, **fields))
 
     @schema.start_run
     def create(self, request: Request) -> HttpResponse:
@@ -247,7 +260,7 @@ class TaskRunViewSet(TaskAPIViewSet):
         with errors.start_errors(task):
             key = self.idempotency_key
             run_id, is_replayed = run_now.start(task, requested_by=caller, key=key, at=now, deadline=deadline)
-        response = json_response(runs_body(self.started(task, run_id, deadline=deadline)))
+        response = json_response(run_body(self.started(task, run_id, deadline=deadline)))
         if is_replayed:
             response["Idempotent-Replayed"] = "true"
         return response
@@ -255,23 +268,16 @@ class TaskRunViewSet(TaskAPIViewSet):
     def single(self) -> HttpResponse:
         """One run. With `wait` an unfinished one is held until it changes, unless it has changed for the client."""
         begun, wait = time.monotonic(), self.query.get("wait", 0)
-        known = self.retrieved(caller_of(self.request), only_fresh=bool(wait) or self.etags is not None)
-        response = self.run_response(known)
+        seen = self.retrieved(caller_of(self.request))
+        response = self.run_response(seen)
         has_changed = self.etags is not None and response.status_code == 200
-        if not wait or known.is_final or has_changed or known.snapshot is None:
+        if not wait or seen.is_final or has_changed:
             return response
-        socket = self.request.META.get("gunicorn.socket")
-        waiter = Waiter(self.query["runId"], known.snapshot, has_left=partial(has_left, socket))
-        latest = wait_for_change(waiter, seconds=max(0.0, begun + wait - time.monotonic()))
-        if latest is None:
+        connection = self.request.META.get("gunicorn.socket")
+        waiter = Waiter(self.query["runId"], seen.status, has_left=partial(has_left, connection))
+        if not wait_for_change(waiter, seconds=max(0.0, begun + wait - time.monotonic())):
             return response
-        caller = self.authenticate_again()
-        try:
-            return self.run_response(self.retrieved(caller, only_fresh=self.etags is not None))
-        except TriggerError:
-            # Neither Trigger.dev nor the cache has what the waiter has seen.
-            seen = queries.as_seen(caller, Known(last_known(latest), RunsStatus.STALE), self.requested_account_id)
-            return self.run_response(seen)
+        return self.run_response(self.retrieved(self.authenticate_again(), is_stored=True))
 
     def authenticate_again(self) -> Account:
         """The caller after a wait: its credential or its access may have been revoked meanwhile."""
@@ -281,32 +287,34 @@ class TaskRunViewSet(TaskAPIViewSet):
             raise PermissionDenied(OUT_OF_REACH)
         return caller
 
-    def retrieved(self, caller: Account, *, only_fresh: bool) -> Known:
-        return queries.retrieve(
+    def retrieved(self, caller: Account, *, is_stored: bool = False) -> SeenRun:
+        """`is_stored`: what is cached must be at least as new as the stored copy."""
+        return single.retrieve(
             caller,
             self.query["runId"],
             account_id=self.requested_account_id,
-            now=timezone.now(),
             deadline=upstream.deadline_from_now(),
-            only_fresh=only_fresh,
+            newer_than=Run.objects.filter(pk=self.query["runId"]).values_list("updated_at", flat=True).first()
+            if is_stored
+            else None,
         )
 
-    def run_response(self, known: Known) -> HttpResponse:
-        response = conditional_response(self.request, runs_body(known), etag_fields=without_presigned_urls(known))
-        if not known.is_final:
-            response["Retry-After"] = str(round(UNFINISHED_FOR.total_seconds()))
+    def run_response(self, seen: SeenRun) -> HttpResponse:
+        response = conditional_response(self.request, run_body(seen), etag_fields=without_presigned_urls(seen))
+        if not seen.is_final:
+            response["Retry-After"] = str(round(single.UNFINISHED_FOR.total_seconds()))
         return response
 
-    def started(self, task: Task, run_id: str, *, deadline: float) -> Known:
-        now, caller = timezone.now(), caller_of(self.request)
+    def started(self, task: Task, run_id: str, *, deadline: float) -> SeenRun:
+        caller = caller_of(self.request)
         try:
-            return queries.look_at_started(caller, run_id, account_id=task.account_id, now=now, deadline=deadline)
-        except (TriggerError, queries.RunNotFound) as error:
+            return single.retrieve_started(caller, run_id, account_id=task.account_id, deadline=deadline)
+        except (TriggerError, single.RunNotFound) as error:
             logger.warning("The run %s was started, but could not be retrieved: %s", run_id, error)
-            return run_now.just_started(task, run_id, at=now)
+            return run_now.just_started(task, run_id, at=timezone.now())
 
     def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, queries.RunNotFound):
+        if isinstance(exc, single.RunNotFound):
             exc = NotFound(errors.NO_SUCH_RUN)
         return super().handle_exception(exc)
 

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.cache import cache
 
 from tasks.gateway.breaker import CircuitBreaker
-from tasks.gateway.budget import Budget, payer
+from tasks.gateway.quota import count_call
 from tasks.trigger import errors
 from tasks.trigger.client import PROBES, ROUTES, Route
 from tasks.trigger.responses import MAX_RETRY_AFTER
@@ -66,8 +66,7 @@ class Gate:
     """The gate of the process's client. `start_trial` sends a probe in the background; False if it cannot."""
 
     def __init__(self, environment: str, *, start_trial: Callable[[Route], bool]) -> None:
-        self.budget = Budget(environment)
-        self._stop_name, self._start_trial = f"stopped:{environment}", start_trial
+        self._environment, self._stop_name, self._start_trial = environment, f"stopped:{environment}", start_trial
         self._lock = threading.Lock()
         self._breakers = {route: CircuitBreaker() for route in ROUTES.values()}
         self._stopped_until = 0.0
@@ -82,7 +81,7 @@ class Gate:
         try:
             self._check_rate_limit()
             is_trial = is_trial or self._check_breaker(route)
-            self.budget.pay(payer.get())
+            count_call(self._environment, route)
         except errors.NotSent as error:
             self._count(route, error.reason)
             if is_trial:
@@ -172,12 +171,6 @@ class Gate:
 
     def _has_open_breaker(self) -> bool:
         return any(breaker.is_open for breaker in self._breakers.values())
-
-    def would_refuse(self, route: Route) -> bool:
-        """Whether a call of this kind would not be sent, because of what Trigger.dev answered before."""
-        with self._lock:
-            is_open = self._breakers[route].is_open
-        return is_open or self.seconds_until_reset() > 0
 
     def _count(self, route: Route, outcome: str) -> None:
         CALLS.labels(route, outcome).inc()

@@ -1,35 +1,25 @@
-"""The process's one way to Trigger.dev: a client from the settings behind a gate, and threads for the calls.
+"""The process's one way to Trigger.dev: a client from the settings behind a gate."""
 
-A request waits for an answer until its deadline. A call that is still running then goes on, and fills the cache for the
-next request.
-"""
-
-import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, partial
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.signals import setting_changed
 
 from core.text import fingerprint
-from tasks.gateway.flights import Flights
 from tasks.gateway.gate import Gate, trial
 from tasks.trigger import errors
-from tasks.trigger.client import CONNECTIONS, PROBES, Route, TriggerClient
+from tasks.trigger.client import PROBES, Route, TriggerClient
 
-BACKGROUND_THREADS = 4
 # The version of the cached values: increment it with every change of their layout.
-CACHE_VERSION = 3
-# With this many seconds left, a call that ended with another request's deadline is repeated.
-WORTH_REPEATING = 1.0
+CACHE_VERSION = 4
 
 Answer = TypeVar("Answer")
-
-logger = logging.getLogger(__name__)
 
 
 @cache
@@ -53,14 +43,45 @@ def cache_name(kind: str, thing: str) -> str:
     return f"runs:{CACHE_VERSION}:{environment()}:{kind}:{thing}"
 
 
+def deadline_from_now() -> float:
+    """In seconds of `time.monotonic()`: when a request that starts now must be answered."""
+    return time.monotonic() + float(settings.REQUEST_DEADLINE)
+
+
+# --- Trials of open circuit breakers ---------------------------------------------------------------------------------
+
+
+class Trials:
+    """Probes in the background: no request waits for them, since Trigger.dev may still hang. A thread for each kind."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(len(PROBES), thread_name_prefix="trigger-trial")
+        self._running: dict[Route, Future[None]] = {}
+
+    def start(self, route: Route) -> bool:
+        with suppress(RuntimeError):  # the process ends
+            running = self._running.get(route)
+            if running is None or running.done():
+                self._running[route] = self._threads.submit(probe, route)
+                return True
+        return False
+
+    def wait(self) -> None:
+        """Until none is running."""
+        for running in [*self._running.values()]:
+            running.result()
+
+    def finish(self) -> None:
+        self._threads.shutdown()
+
+
 @cache
-def flights() -> Flights:
-    return Flights(threads=CONNECTIONS - BACKGROUND_THREADS, behind=BACKGROUND_THREADS, trials=len(PROBES))
+def trials() -> Trials:
+    return Trials()
 
 
 def start_trial(route: Route) -> bool:
-    """A probe in the background: no request waits for it, since Trigger.dev may still hang."""
-    return flights().try_again(route, partial(probe, route))
+    return trials().start(route)
 
 
 def probe(route: Route) -> None:
@@ -68,101 +89,45 @@ def probe(route: Route) -> None:
         client().probe(route, deadline=deadline_from_now())
 
 
-def deadline_from_now() -> float:
-    """In seconds of `time.monotonic()`: when a request that starts now must be answered."""
-    return time.monotonic() + float(settings.REQUEST_DEADLINE)
+# --- One call for several requests -----------------------------------------------------------------------------------
 
 
-def wait_for_call(call: Callable[[], Answer], *, deadline: float) -> Answer:
-    """The answer of one call, or its TriggerError. TimedOut at the deadline, even if the call is still running."""
-    future = flights().ask_alone(call)
-    wait([future], timeout=max(0.0, deadline - time.monotonic()))
-    if not future.done():
-        future.cancel()
-        raise errors.TimedOut("the deadline of the request has passed")
-    return future.result()
+_shared: dict[str, Future[Any]] = {}
+_lock = threading.Lock()
 
 
-def wait_for_calls(calls: Mapping[str, Callable[[], Answer]], *, deadline: float) -> dict[str, Answer | BaseException]:
-    """By name, the answer or the error of each call at the deadline.
-
-    A call that is already running is not sent twice. An answer that comes later still fills the cache.
+def call_once(name: str, call: Callable[[], Answer], *, deadline: float) -> Answer:
+    """The result of `call`, or of the call with this name that another thread is making. Raises what that one raises,
+    and TimedOut at the deadline.
     """
-    answers, joined = _wait_for(calls, deadline=deadline)
-    again = {name: calls[name] for name, answer in answers.items() if _is_worth_repeating(answer, name in joined)}
-    if again and deadline - time.monotonic() > WORTH_REPEATING:
-        answers |= _wait_for(again, deadline=deadline)[0]
-    failures = [answer for answer in answers.values() if isinstance(answer, BaseException)]
-    failed = [error for error in failures if not isinstance(error, errors.NotFound | errors.NotSent)]
-    for error in failed[:1]:
-        _log(error)
-    if failed:
-        logger.warning("%d of %d calls to Trigger.dev failed", len(failed), len(calls))
-    return answers
-
-
-def _is_worth_repeating(answer: object, was_joined: bool) -> bool:
-    """A call that another request's deadline ended, or that another account's quota did not cover."""
-    return isinstance(answer, errors.TimedOut) or (was_joined and isinstance(answer, errors.NotSent))
-
-
-def _wait_for(
-    calls: Mapping[str, Callable[[], Answer]], *, deadline: float
-) -> tuple[dict[str, Answer | BaseException], set[str]]:
-    """The answers, and the names of the calls that another request had started."""
-    futures, joined = dict[str, Future[Answer]](), set[str]()
-    for name, call in calls.items():
-        futures[name], is_joined = flights().ask(name, call)
-        joined |= {name} if is_joined else set()
-    wait(futures.values(), timeout=max(0.0, deadline - time.monotonic()))
-    answers: dict[str, Answer | BaseException] = {}
-    for name, future in futures.items():
-        if future.done():
-            answers[name] = future.exception() or future.result()
-        else:
-            answers[name] = errors.TimedOut("the deadline of the request has passed")
-    return answers, joined
-
-
-def start_call(name: str, call: Callable[[], Answer], *, then: Callable[[Future[Answer]], object]) -> None:
-    """Starts the call unless it is running. `then` gets its result."""
-    with suppress(RuntimeError):  # the process ends
-        flights().ask(name, call)[0].add_done_callback(then)
-
-
-def call_in_background(name: str, call: Callable[[], object]) -> None:
-    """Starts the call unless it is running. No request waits for it; a failure is logged."""
-    future = flights().ask_behind(name, call)
-    if future is not None:
-        future.add_done_callback(_log_failure)
+    with _lock:
+        running: Future[Answer] | None = _shared.get(name)
+        own = _shared[name] = Future() if running is None else running
+    if running is not None:
+        with suppress(TimeoutError):
+            return running.result(max(0.0, deadline - time.monotonic()))
+        raise errors.TimedOut("the deadline of the request has passed")
+    try:
+        own.set_result(call())
+    except BaseException as error:
+        own.set_exception(error)
+    finally:
+        with _lock:
+            del _shared[name]
+    return own.result()
 
 
 def settle_down() -> None:
-    """Waits until no call is running."""
-    flights().settle_down()
+    """Waits until no trial is running."""
+    trials().wait()
 
 
 def finish() -> None:
-    """Waits until every call has ended, and releases threads and connections."""
-    flights().finish()
+    """Waits until every trial has ended, and releases threads and connections."""
+    trials().finish()
     client().close()
-    for made in (client, gate, environment, flights):
+    for made in (client, gate, environment, trials):
         made.cache_clear()
-
-
-def _log_failure(future: Future[object]) -> None:
-    error = None if future.cancelled() else future.exception()
-    if error is not None:
-        _log(error)
-
-
-def _log(error: BaseException) -> None:
-    if isinstance(error, errors.NotSent):
-        return
-    if isinstance(error, errors.TriggerError):
-        logger.warning("%s", error)
-    else:
-        logger.error("A call to Trigger.dev raised an unexpected error", exc_info=error)
 
 
 def _forget_client(*, setting: str, **kwargs: object) -> None:

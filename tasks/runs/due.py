@@ -39,6 +39,14 @@ REQUEST_OPEN_FOR = timedelta(seconds=120)
 REQUEST_EVERY = timedelta(seconds=3)
 
 
+class RunsStatus(StrEnum):
+    """Of shown runs: at most 10 s behind Trigger.dev, possibly further behind, or never read."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    UNAVAILABLE = "unavailable"
+
+
 class Outcome(StrEnum):
     RAN = "ran"
     LATE = "late"

@@ -4,7 +4,7 @@ The `account:` tags of a run name its owners; else its schedule does; else, for 
 TRIGGER_PAYLOAD_OWNER_TASKS, its payload does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 from uuid import UUID
 
@@ -21,21 +21,17 @@ ACCOUNT_TAG = "account:"
 TASK_TAG = "task:"
 
 
-def as_seen_by(caller: Account, run: Run, *, account_id: UUID | None) -> Run | None:
-    """The run without related runs that the caller may not see; None when the caller may not see the run.
+def visible(caller: Account, owners: Mapping[str, Collection[UUID]], *, account_id: UUID | None) -> set[str]:
+    """Of these runs, given with their owners, the ids of those that the caller may see.
 
     With `account_id`, which must be in the caller's reach, only what that account owns.
     """
-    related = list(related_runs(run))
-    owners = {item["id"]: owners_of(item) for item in [run, *related]}
-    if account_id is None:
+    own = account_id or caller.pk
+    if account_id is None and not all(own in accounts for accounts in owners.values()):
         reached = reach(caller, set().union(*owners.values()))
     else:
-        reached = Reach(everyone=False, accounts=frozenset([account_id]))
-    if not reached.includes_any(owners[run["id"]]):
-        return None
-    hidden = {item["id"] for item in related if not reached.includes_any(owners[item["id"]])}
-    return without_related(run, hidden)
+        reached = Reach(everyone=False, accounts=frozenset([own]))
+    return {run_id for run_id, accounts in owners.items() if reached.includes_any(accounts)}
 
 
 def owners_of(run: Run) -> set[UUID]:

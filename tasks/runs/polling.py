@@ -9,17 +9,19 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 from uuid import UUID
 
 import prometheus_client
 from django.db import connection, transaction
+from django.db.models import Model, Q, QuerySet
 
 from tasks.cron import calendar
-from tasks.models import MissedRun, Run, RunRequest, SharedPoll, Task, TaskQuerySet
+from tasks.models import MissedRun, Run, RunFeed, RunOwner, RunRequest, SharedPoll, Task
 from tasks.runs import due, store
 from tasks.runs.due import NEVER, PollState, Unfinished
 from tasks.runs.owners import TASK_TAG
-from tasks.runs.store import RunCopy, read_copies, read_copy
+from tasks.runs.store import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import RunPage
@@ -43,6 +45,8 @@ MIN_SHARED = 3
 SHARED_PAUSE = timedelta(seconds=2)
 POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the shared list.", ["outcome"])
 UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
+
+Row = TypeVar("Row", bound=Model)
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +140,10 @@ class Poller:
             try:
                 retrieved = read_copy(self.client.retrieve_run(run.pk, deadline=self.next_deadline()))
                 found.copies.append((retrieved, run.is_scheduled))
-            except (errors.TriggerError, KeyError, TypeError, ValueError):
+            except errors.NotFound:
+                if not drop_unknown(run, now=self.now()):
+                    found.lost.append(run.pk)
+            except (errors.TriggerError, *UNREADABLE):
                 found.lost.append(run.pk)
 
     def postpone(self, task: Task, error: errors.TriggerError) -> None:
@@ -197,7 +204,8 @@ class Poller:
             while True:
                 page = self.client.list_unfinished_runs(limit=MAX_PAGE, after=after, deadline=self.next_deadline())
                 copies = read_copies(page.runs)
-                self.store_shared(copies, began=began)
+                shared_as_of = shared_poll_as_of()
+                store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=False)
                 seen |= {copy.id for copy in copies}
                 after, pages = page.next, pages + 1
                 if after is None:
@@ -214,8 +222,11 @@ class Poller:
         with transaction.atomic():
             SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
             shared = SharedPoll.objects.select_for_update().get()
-            watched = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False)
-            is_wanted = watched.count() >= max(MIN_SHARED, 2 * shared.pages + 1)
+            counts = [
+                model.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False).count()
+                for model in (Task, RunFeed)
+            ]
+            is_wanted = sum(counts) >= max(MIN_SHARED, 2 * shared.pages + 1)
             if is_wanted and shared.next_at <= now:
                 SharedPoll.objects.update(next_at=now + LEASE)
                 return True
@@ -234,24 +245,6 @@ class Poller:
             locked.filter(watched_until__gt=now, next_poll_at__gt=now).update(next_poll_at=now)
             locked.update(watched_poll_at=now)
 
-    def store_shared(self, copies: Sequence[RunCopy], *, began: datetime) -> None:
-        """Updates stored runs only: a new one comes with the poll of its own task."""
-        ids, shared_as_of = [copy.id for copy in copies], shared_poll_as_of()
-        with transaction.atomic():
-            tasks = store.lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
-            known = Run.objects.filter(task__in=tasks).in_bulk(ids)
-            owned = []
-            for copy in copies:
-                run = known.get(copy.id)
-                if run is not None and run.task_id is not None:
-                    task, is_scheduled = tasks[run.task_id], run.is_scheduled
-                    if store.is_current(copy, run):
-                        owned.append((copy, is_scheduled, task))
-                    store.update(run, copy, task, is_scheduled=is_scheduled, as_of=began, shared_as_of=shared_as_of)
-            store.add_owners(owned)
-            for task in tasks.values():
-                Task.objects.filter(pk=task.pk).update(**store.newest_of(task))
-
     def finish_shared(self, seen: set[str], *, began: datetime, pages: int) -> None:
         """A stored run that the list lacked may have finished: its task is due now, and is not fresh before that."""
         before = shared_poll_as_of()
@@ -265,6 +258,11 @@ class Poller:
                 task = Task.objects.filter(runs=run)
                 task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
                 task.filter(quiet_until__gt=certain).update(quiet_until=certain)
+            rest = list(absent.filter(Q(task=None) | Q(task__deleted_at__isnull=False)))
+            for run in rest:
+                certain = last_certain(run, None, before)
+                Run.objects.filter(pk=run.pk).update(absent_at=certain)
+                note_absent([run], certain=certain, now=self.now())
             pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
             SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
 
@@ -309,8 +307,8 @@ def open_request_until(task: Task) -> datetime:
     """Of the newest run request without an answer."""
     if task.run_by_hand_at is None:
         return NEVER
-    newest = RunRequest.objects.filter(task=task, run_id__isnull=True).order_by("-asked_at").first()
-    return newest.asked_at + due.REQUEST_OPEN_FOR if newest else NEVER
+    newest = RunRequest.objects.filter(task=task, run_id__isnull=True).order_by("-requested_at").first()
+    return newest.requested_at + due.REQUEST_OPEN_FOR if newest else NEVER
 
 
 def plan(task: Task, state: PollState, *, shared_as_of: datetime, now: datetime) -> None:
@@ -367,6 +365,21 @@ def needs_tag(task: Task, state: PollState, *, is_deep: bool) -> bool:
     return is_deep or has_unfinished or state.polled_at < state.request_open_until
 
 
+def note_absent(runs: Sequence[Run], *, certain: datetime, now: datetime) -> None:
+    """The shared list lacked these runs: what their accounts show is certain until then, and they are due."""
+    feeds = RunFeed.objects.filter(pk__in=RunOwner.objects.filter(run__in=runs).values("account_id"))
+    feeds.filter(next_poll_at__gt=now).update(next_poll_at=now)
+    feeds.filter(Q(absent_at=None) | Q(absent_at__gt=certain)).update(absent_at=certain)
+
+
+def drop_unknown(run: Run, *, now: datetime) -> bool:
+    """Whether our copy was removed: Trigger.dev has not known the run for an hour. Until then its replicas may lag."""
+    if run.absent_at is None or now - run.absent_at < due.MISSED_AFTER:
+        return False
+    Run.objects.filter(pk=run.pk).delete()
+    return True
+
+
 def last_certain(run: Run, polled_at: datetime | None, shared_as_of: datetime) -> datetime:
     is_shared = run.stored_at < shared_as_of - due.SHARED_GRACE
     return max(polled_at or run.stored_at, shared_as_of if is_shared else NEVER)
@@ -385,6 +398,6 @@ def certain_from_now(periods: Sequence[calendar.Period], at: datetime) -> list[c
     ]
 
 
-def lockable(tasks: TaskQuerySet) -> TaskQuerySet:
+def lockable(rows: QuerySet[Row]) -> QuerySet[Row]:
     """Without waiting for other processes. SQLite has one writer at a time, and no SKIP LOCKED."""
-    return tasks.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)
+    return rows.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)

@@ -19,11 +19,9 @@ from django.db.models.functions import Coalesce, Least
 
 from core.connections import give_connections_back
 from tasks import cron
-from tasks.gateway.budget import in_the_name_of, payer
 from tasks.models import SyncStatus, Task
 from tasks.runs import background, due, worker
-from tasks.runs.due import NEVER
-from tasks.runs.known import RunsStatus
+from tasks.runs.due import NEVER, RunsStatus
 from tasks.runs.polling import MAX_CALL, Poller, lockable, shared_poll_as_of
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
@@ -109,8 +107,7 @@ def start_poll(poller: Poller, task: Task, *, deadline: float) -> Future[bool]:
         running = _running.get(task.pk)
         if running is None:
             poll_in_time = worker.with_own_connection(partial(poll_before, poller, deadline=deadline))
-            poll = in_the_name_of(payer.get(), partial(poll_in_time, task))
-            running = _running[task.pk] = worker.threads().submit(poll)
+            running = _running[task.pk] = worker.threads().submit(poll_in_time, task)
             running.add_done_callback(partial(end_poll, task.pk))
         return running
 

@@ -7,7 +7,6 @@ and the task as tags, and the task's row says that there are such runs.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,10 +22,10 @@ from tasks.gateway import upstream
 from tasks.gateway.environment import check_environment
 from tasks.models import Run as StoredRun
 from tasks.models import RunRequest, Task
-from tasks.runs import snapshots
-from tasks.runs.known import Known, RunsStatus
+from tasks.runs.due import RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
-from tasks.runs.store import lock_tasks, newest_of, read_copy, store
+from tasks.runs.single import SeenRun
+from tasks.runs.store import encode, lock_tasks, newest_of, read_copy, store
 from tasks.trigger.types import Run
 
 # The payload of a schedule names its id, and a paused task may have no schedule.
@@ -49,15 +48,13 @@ def start(
     request = store_request(task, requested_by=requested_by, staff=staff, key=key, at=at)
     if request.run_id is not None:
         return request.run_id, True
-    call = partial(
-        upstream.client().trigger_run,
+    run_id = upstream.client().trigger_run(
         settings.TRIGGER_TASK_IDENTIFIER,
         payload=payload(task, at=at),
         tags=tags(task),
         idempotency_key=request.digest,
         deadline=deadline,
     )
-    run_id = upstream.wait_for_call(call, deadline=deadline)
     with transaction.atomic():
         RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
         store_started(task, run_id, at=at)
@@ -77,12 +74,12 @@ def store_request(task: Task, *, requested_by: Account | None, staff: str, key: 
     """A key belongs to its caller and this task: one tenant must never get the run of another."""
     who = f"account {requested_by.pk}" if requested_by else f"staff {staff}"
     digest = digest_of(who, str(task.pk), key or f"once {uuid4()}")
-    asked = {"task": task, "asked_by": requested_by, "asked_by_staff": staff, "asked_at": at}
+    values = {"task": task, "requested_by": requested_by, "requested_by_staff": staff, "requested_at": at}
     with transaction.atomic():
         requested = Task.objects.filter(pk=task.pk)
         requested.update(run_by_hand_at=at)
         requested.poll_soon(at=at)
-        request, _ = RunRequest.objects.get_or_create(digest=digest, defaults=asked)
+        request, _ = RunRequest.objects.get_or_create(digest=digest, defaults=values)
     return request
 
 
@@ -114,10 +111,10 @@ def tags(task: Task) -> list[str]:
     return [f"{ACCOUNT_TAG}{task.account_id}", f"{TASK_TAG}{task.pk}"]
 
 
-def just_started(task: Task, run_id: str, *, at: datetime) -> Known:
+def just_started(task: Task, run_id: str, *, at: datetime) -> SeenRun:
     """A run that Trigger.dev has started but did not return."""
     run = started_run(task, run_id, at=at)
-    return Known(snapshots.take([run], at=at, fresh_until=at), RunsStatus.STALE)
+    return SeenRun(encode(run).encode(), run["status"], RunsStatus.STALE, at)
 
 
 def started_run(task: Task, run_id: str, *, at: datetime) -> Run:

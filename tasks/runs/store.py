@@ -6,7 +6,7 @@ come in another order than they were sent, and replicas lag behind.
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,17 +14,21 @@ from uuid import UUID
 
 import orjson
 import prometheus_client
-from django.db.models import QuerySet
+from django.db import transaction
+from django.db.models import Q, QuerySet
 
 from core.text import parse_timestamp, parse_uuid
 from tasks.models import Run, RunOwner, Task
 from tasks.trigger import types
+from tasks.trigger.responses import as_text
 
 # Trigger.dev's own isCompleted is false for the last two (recorded: run_get_14_EXPIRED, run_get_15_TIMED_OUT).
 FINAL = frozenset(
     ("COMPLETED", "CANCELED", "FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT")
 )
-LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns")
+# Addresses in a retrieved run, which expire.
+PRESIGNED = ("payloadPresignedUrl", "outputPresignedUrl")
+LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns", *PRESIGNED)
 ACCOUNT_TAG = "account:"
 # How many runs a list shows with a task.
 RECENT = 5
@@ -32,6 +36,8 @@ RECENT = 5
 MAX_DATA = 64 * 1024
 # Two different copies this close together may be in either order: the clocks of Trigger.dev's servers differ by ms.
 TIE = timedelta(milliseconds=100)
+# What a copy that is not as it should be raises.
+UNREADABLE = (KeyError, TypeError, ValueError, RecursionError)
 SKIPPED = prometheus_client.Counter("recoup_runs_skipped", "Listed runs that could not be stored.", ["reason"])
 
 logger = logging.getLogger(__name__)
@@ -63,22 +69,22 @@ def read_copies(items: Iterable[types.Run]) -> list[RunCopy]:
     for item in items:
         try:
             found.append(read_copy(item))
-        except (KeyError, TypeError, ValueError) as error:
+        except UNREADABLE as error:
             SKIPPED.labels(type(error).__name__).inc()
             logger.warning("A listed run could not be stored: %s", type(error).__name__)
     return found
 
 
 def read_copy(item: types.Run) -> RunCopy:
-    """Raises KeyError, TypeError or ValueError for an item without id, status or createdAt."""
+    """Raises one of UNREADABLE for an item without id, status or createdAt."""
     raw: dict[str, Any] = dict(item)
     created_at = parse_timestamp(raw["createdAt"])
     tags = [tag for tag in raw.get("tags") or [] if isinstance(tag, str) and tag.startswith(ACCOUNT_TAG)]
     accounts = (parse_uuid(tag.removeprefix(ACCOUNT_TAG)) for tag in tags)
     return RunCopy(
         id=raw["id"],
-        status=str(raw["status"])[:40],
-        task_identifier=str(raw.get("taskIdentifier", ""))[:200],
+        status=as_text(raw["status"])[:40],
+        task_identifier=as_text(raw.get("taskIdentifier"))[:200],
         created_at=created_at,
         started_at=optional_timestamp(raw.get("startedAt")),
         finished_at=optional_timestamp(raw.get("finishedAt")),
@@ -175,6 +181,46 @@ def add_owners(owned: Iterable[tuple[RunCopy, bool, Task | None]]) -> None:
     )
 
 
+def store_listed(
+    copies: Sequence[RunCopy], *, as_of: datetime, shared_as_of: datetime, at: datetime, with_new: bool
+) -> None:
+    """Copies from a list about many tasks or accounts. `with_new`: also tagged runs that are not stored yet."""
+    ids = [copy.id for copy in copies]
+    with transaction.atomic():
+        tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
+        stored = Run.objects.filter(Q(task__in=tasks) | Q(task=None)).in_bulk(ids)
+        owned, new = list[tuple[RunCopy, bool, Task | None]](), dict[str, RunCopy]()
+        for copy in copies:
+            run = stored.get(copy.id)
+            if run is None:
+                if with_new and copy.tagged:
+                    new[copy.id] = copy
+                continue
+            task = tasks[run.task_id] if run.task_id else None
+            if is_current(copy, run):
+                owned.append((copy, run.is_scheduled, task))
+            update(run, copy, task, is_scheduled=run.is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
+        rows = [as_row(copy, None, is_scheduled=False, at=at) for copy in new.values()]
+        Run.objects.bulk_create(rows, ignore_conflicts=True)
+        add_owners([*owned, *((copy, False, None) for copy in new.values())])
+        for task in tasks.values():
+            Task.objects.filter(pk=task.pk).update(**newest_of(task))
+
+
+def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetime) -> None:
+    """A run that was retrieved by id: lists show it like everybody else, and also while Trigger.dev is away."""
+    copies = read_copies([item])
+    for copy in copies:
+        run = Run.objects.filter(pk=copy.id).first()
+        if run is None and owners:
+            with transaction.atomic():
+                Run.objects.bulk_create([as_row(copy, None, is_scheduled=False, at=as_of)], ignore_conflicts=True)
+                rows = [RunOwner(run_id=copy.id, account_id=pk, created_at=copy.created_at) for pk in owners]
+                RunOwner.objects.bulk_create(rows, ignore_conflicts=True)
+        elif run is not None and (supersedes(copy, run) or run.absent_at is not None):
+            store_listed(copies, as_of=as_of, shared_as_of=as_of - TIE, at=as_of, with_new=False)
+
+
 def is_current(copy: RunCopy, run: Run) -> bool:
     """Whether the copy may say whose run it is: an older one without a tag must not give the run back."""
     return copy.updated_at >= run.updated_at
@@ -189,9 +235,20 @@ def newest_of(task: Task) -> dict[str, str]:
     """The columns of a task that hold its newest runs. The task is locked, or a newer run could be overwritten."""
     newest = list(Run.objects.filter(task=task).order_by("-created_at", "-id").values_list("data", "status")[:RECENT])
     return {
-        "recent_runs": ",".join(data for data, _ in newest),
+        "recent_runs": ",".join(data for data, _ in newest if is_json_object(data)),
         "last_run_status": newest[0][1] if newest else "",
     }
+
+
+def is_json_object(text: str) -> bool:
+    """False for a damaged row, which must not break the list that it is in."""
+    for loads in (orjson.loads, json.loads):  # orjson refuses half of a surrogate pair
+        try:
+            return isinstance(loads(text), dict)
+        except (ValueError, RecursionError):
+            continue
+    SKIPPED.labels("damaged").inc()
+    return False
 
 
 def as_row(copy: RunCopy, task: Task | None, *, is_scheduled: bool, at: datetime) -> Run:

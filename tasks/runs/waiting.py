@@ -1,7 +1,7 @@
-"""Requests that wait for a run to change: held without a database connection, and looked for by one thread for all.
+"""Requests that wait for a run to change: held without a database connection.
 
-That thread has each run asked for once for all who wait for it and, where the cache is shared, for all processes. It
-also sees who has left meanwhile.
+One thread of the process reads the stored status of all runs that somebody waits for. Polls bring the status, as for
+any list: the runs that are waited for are watched. So no call to Trigger.dev belongs to a waiting request.
 """
 
 import logging
@@ -9,29 +9,22 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from functools import cache as once
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cache
 
 import prometheus_client
 from django.conf import settings
+from django.db import connections
 from django.utils import timezone
 
 from core.connections import give_connections_back
-from tasks.gateway import upstream
-from tasks.gateway.budget import Payer, in_the_name_of, payer
-from tasks.runs import queries
-from tasks.runs.known import alone
-from tasks.runs.snapshots import UNFINISHED_FOR, Snapshot
-from tasks.trigger import errors
+from tasks.models import Run
+from tasks.runs.account_runs import follow
 
-# What is left to the requests that do not wait, of the threads of a worker.
+# Threads of a worker that are left for requests that do not wait.
 THREADS_FOR_OTHERS = 16
-# How often, in seconds, the cache is looked into for those who wait; and so many looks are made once nobody does.
-TICK = 0.1
-IDLE_LOOKS = 300
+# Seconds between two looks at the stored status; polls are seen to in every fourth.
+TICK, FOLLOW_EVERY = 0.25, 4
 WAITING = prometheus_client.Gauge(
     "recoup_waiting_requests", "Requests that are held until a run changes.", multiprocess_mode="livesum"
 )
@@ -41,199 +34,119 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Waiter:
-    """One request that waits for a run to be otherwise than in this snapshot."""
+    """A request that waits until the run no longer has this status."""
 
     run_id: str
-    seen: Snapshot
+    status: str
     has_left: Callable[[], bool]
     is_over: threading.Event = field(default_factory=threading.Event)
-    # Who pays when it is this one's turn.
-    payer: Payer | None = field(default_factory=payer.get)
-
-    def is_answered_by(self, snapshot: Snapshot) -> bool:
-        return snapshot.status != self.seen.status or snapshot.is_final
-
-
-@dataclass
-class WatchedRun:
-    """A run that somebody waits for. `latest`: what is known of it, also where the cache does not keep it."""
-
-    latest: Snapshot
-    waiters: list[Waiter] = field(default_factory=list)
-    asked_at: datetime | None = None
-    turn: int = 0
-
-    def may_be_asked_for(self, *, now: datetime) -> bool:
-        """Where no answer comes, it is not asked for at each look."""
-        if self.latest.is_fresh(now=now):
-            return False
-        return self.asked_at is None or not timedelta() <= now - self.asked_at < UNFINISHED_FOR
-
-    def tell(self, snapshot: Snapshot | None) -> None:
-        """That nothing is kept says nothing of the run: the cache may be away."""
-        if snapshot is not None and snapshot.supersedes(self.latest):
-            self.latest = snapshot
-        self.let_go(lambda waiter: waiter.is_answered_by(self.latest))
-
-    def let_go(self, is_over: Callable[[Waiter], bool]) -> None:
-        for waiter in self.waiters:
-            if is_over(waiter):
-                waiter.is_over.set()
-
-    def next_payer(self) -> Payer | None:
-        """In turns: what one of them cannot pay is asked by the next."""
-        self.turn += 1
-        return self.waiters[self.turn % len(self.waiters)].payer
 
 
 class Waiting:
-    """All that wait in this process. `wake`: sees to it that somebody looks, again and again while somebody waits."""
+    """All waiting requests of this process, and the thread that answers them. It lives while somebody waits."""
 
-    def __init__(self, places: int, *, wake: Callable[["Waiting"], object] = lambda room: None) -> None:
-        self._places, self._wake = places, wake
+    def __init__(self, places: int) -> None:
+        self._places = places
         self._lock = threading.Lock()
-        self._watched: dict[str, WatchedRun] = {}
+        self._waiters: list[Waiter] = []
+        self._thread: threading.Thread | None = None
         # Set when the process is about to end: nobody is held any longer.
         self.is_ending: Callable[[], bool] = lambda: False
 
     def __len__(self) -> int:
-        with self._lock:
-            return self._count()
-
-    def _count(self) -> int:
-        return sum(len(run.waiters) for run in self._watched.values())
+        return len(self._waiters)
 
     def join(self, waiter: Waiter) -> bool:
-        """False when as many wait already as may."""
+        """False when no more requests may wait."""
         with self._lock:
-            if self._count() >= self._places or self.is_ending():
+            if len(self._waiters) >= self._places or self.is_ending():
                 return False
-            run = self._watched.setdefault(waiter.run_id, WatchedRun(waiter.seen))
-            run.waiters.append(waiter)
-            run.tell(waiter.seen)
-        WAITING.inc()
-        try:
-            self._wake(self)
-        except BaseException:  # no thread could be started
-            self.leave(waiter)
-            raise
+            self._waiters.append(waiter)
+            WAITING.inc()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._keep_looking, name="waiting", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no more threads can be started
+                    self._thread = None
+                    self._remove(waiter)
+                    return False
         return True
 
-    def leave(self, waiter: Waiter) -> Snapshot:
-        """What is known of the run by now."""
+    def leave(self, waiter: Waiter) -> None:
         with self._lock:
-            run = self._watched[waiter.run_id]
-            run.waiters.remove(waiter)
-            if not run.waiters:
-                del self._watched[waiter.run_id]
-        WAITING.dec()
-        return run.latest
+            self._remove(waiter)
 
-    def look(self, *, now: datetime) -> None:
-        """Lets those go whose wait is over, and has runs asked for that are not fresh."""
-        with self._lock:
-            latest = {run_id: run.latest.as_of for run_id, run in self._watched.items()}
-        if not latest:
-            return
-        kept, is_ending, asked = queries.newer_than(latest), self.is_ending(), dict[str, Payer | None]()
-        with self._lock:
-            for run_id, run in self._watched.items():
-                run.tell(kept.get(run_id))
-                run.let_go(lambda waiter: is_ending or waiter.has_left())
-                if run.may_be_asked_for(now=now):
-                    run.asked_at, asked[run_id] = now, run.next_payer()
-        for run_id, who in asked.items():
-            self._ask(run_id, who, now=now)
-
-    def _ask(self, run_id: str, who: Payer | None, *, now: datetime) -> None:
-        question = queries.about_run(run_id, now=now)
-        call = partial(alone, question, now=now, deadline=upstream.deadline_from_now)
-        poll = partial(upstream.start_call, question.is_one_by, call, then=partial(self._hear, run_id))
-        in_the_name_of(replace(who, is_poll=True) if who else None, poll)()
-
-    def _hear(self, run_id: str, answer: Future[Snapshot]) -> None:
-        """In the thread that asked. What goes wrong is tried again; a run that is gone will not come back."""
-        error = answer.exception()
-        with self._lock:
-            run = self._watched.get(run_id)
-            if run is not None and error is None:
-                run.tell(answer.result())
-            elif run is not None and isinstance(error, errors.NotFound):
-                run.let_go(lambda waiter: True)
-
-
-class Lookout:
-    """A thread that looks as long as somebody waits, and a little longer: another one would connect to Redis anew."""
-
-    def __init__(self, *, idle_looks: int = IDLE_LOOKS) -> None:
-        self._idle_looks = idle_looks
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._is_over = threading.Event()
-
-    def wake(self, room: Waiting) -> None:
-        with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._is_over.clear()
-                self._thread = threading.Thread(target=self._keep_looking, args=(room,), name="waiting", daemon=True)
-                self._thread.start()
+    def look(self) -> None:
+        """Answers those whose run has another status, and those who cannot be held any longer."""
+        waiters, is_ending = self._all(), self.is_ending()
+        stored = dict(Run.objects.filter(pk__in={one.run_id for one in waiters}).values_list("pk", "status"))
+        for waiter in waiters:
+            if is_ending or stored.get(waiter.run_id) != waiter.status or waiter.has_left():
+                waiter.is_over.set()
 
     def finish(self) -> None:
-        """Waits until the thread has ended."""
-        self._is_over.set()
-        if self._thread is not None:
-            self._thread.join()
+        """Answers everybody, and waits until the thread has ended."""
+        self.is_ending = lambda: True
+        for waiter in self._all():
+            waiter.is_over.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join()
 
-    def _keep_looking(self, room: Waiting) -> None:
-        idle = 0
-        while not self._is_over.wait(TICK):
-            idle = 0 if len(room) else idle + 1
-            if idle > self._idle_looks and self._may_end(room):
-                return
-            try:
-                room.look(now=timezone.now())
-            except Exception:
-                logger.exception("Those who wait for a run could not be served; it is tried again")
-
-    def _may_end(self, room: Waiting) -> bool:
-        """Whoever has come in the last moment wakes another thread."""
+    def _all(self) -> list[Waiter]:
         with self._lock:
-            if len(room):
+            return [*self._waiters]
+
+    def _remove(self, waiter: Waiter) -> None:
+        self._waiters.remove(waiter)
+        WAITING.dec()
+
+    def _keep_looking(self) -> None:
+        pause, looks = threading.Event(), 0
+        while not self._may_end():
+            try:
+                if looks % FOLLOW_EVERY == 0:
+                    follow({one.run_id for one in self._all()}, now=timezone.now())
+                self.look()
+            except Exception:
+                logger.exception("Waiting requests could not be answered; it is tried again")
+            finally:
+                connections.close_all()
+            looks += 1
+            pause.wait(TICK)
+
+    def _may_end(self) -> bool:
+        """A request that comes in this moment starts another thread."""
+        with self._lock:
+            if self._waiters:
                 return False
             self._thread = None
             return True
 
 
-@once
-def lookout() -> Lookout:
-    return Lookout()
-
-
-@once
+@cache
 def waiting() -> Waiting:
-    return Waiting(max(0, settings.THREADS - THREADS_FOR_OTHERS), wake=lookout().wake)
+    return Waiting(max(0, settings.THREADS - THREADS_FOR_OTHERS))
 
 
-def wait_for_change(waiter: Waiter, *, seconds: float) -> Snapshot | None:
-    """Holds the request until the run changes, or for so long. What is known then; None when there was no place.
-
-    The thread's database connection is given back before.
-    """
+def wait_for_change(waiter: Waiter, *, seconds: float) -> bool:
+    """Holds the request until the run changes, or for so long. False when it was not held, since too many are."""
     room = waiting()
     if not room.join(waiter):
-        return None
+        return False
     try:
         give_connections_back()
         waiter.is_over.wait(seconds)
     finally:
-        latest = room.leave(waiter)
-    return latest
+        room.leave(waiter)
+    return True
 
 
 def has_left(connection: socket.socket | None) -> bool:
     """Whether the client has closed its connection; nothing is read of what it may have sent.
 
-    Not every system can tell, and one that only ends its own side looks alike: so it is answered all the same.
+    Not every system can tell, and a client that only ends its own side looks the same: it is answered all the same.
     """
     if connection is None or not hasattr(select, "POLLRDHUP"):
         return False

@@ -4,20 +4,23 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
+from typing import TypeVar
 
 from django.conf import settings
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from tasks.gateway import upstream
-from tasks.gateway.budget import in_the_name_of, paid_by, payer
 from tasks.models import Run, Task
+from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import BATCH, MAX_CALL, Poller
 from tasks.runs.store import lock_tasks, newest_of
 
 # Rows that retention deletes in one transaction.
 DELETE_BATCH = 1000
+
+Row = TypeVar("Row")
 
 
 def database_now() -> datetime:
@@ -34,10 +37,13 @@ def poller(*, now: Callable[[], datetime] = database_now) -> Poller:
     return Poller(upstream.client(), now=now, next_deadline=lambda: time.monotonic() + MAX_CALL)
 
 
+def feed_poller(*, now: Callable[[], datetime] = database_now) -> FeedPoller:
+    return FeedPoller(upstream.client(), now=now, next_deadline=lambda: time.monotonic() + MAX_CALL)
+
+
 def poll_due() -> int:
-    """One step: the shared list if it is due, and a batch of due tasks at once. How many tasks there were."""
-    with paid_by("worker"):
-        return poller().step(in_threads)
+    """One step: the lists that serve many, and a batch of accounts and of tasks. How many of these were due."""
+    return feed_poller().step(in_threads) + poller().step(in_threads)
 
 
 def finish() -> None:
@@ -51,31 +57,30 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(BATCH, thread_name_prefix="poll")
 
 
-def in_threads(poll: Callable[[Task], bool], tasks: Sequence[Task]) -> None:
+def in_threads(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
     """All at once. Inside a transaction one after another: other threads would not see its rows."""
     if connection.in_atomic_block:
-        in_turn(poll, tasks)
+        in_turn(poll, rows)
         return
-    who, polled = payer.get(), with_own_connection(poll)
-    for future in [threads().submit(in_the_name_of(who, partial(polled, task))) for task in tasks]:
+    for future in [threads().submit(with_own_connection(poll), row) for row in rows]:
         future.result()
 
 
-def with_own_connection(poll: Callable[[Task], bool]) -> Callable[[Task], bool]:
+def with_own_connection(poll: Callable[[Row], bool]) -> Callable[[Row], bool]:
     """For a thread of the pool, which must not keep a database connection."""
 
-    def polled(task: Task) -> bool:
+    def polled(row: Row) -> bool:
         try:
-            return poll(task)
+            return poll(row)
         finally:
             connections.close_all()
 
     return polled
 
 
-def in_turn(poll: Callable[[Task], bool], tasks: Sequence[Task]) -> None:
-    for task in tasks:
-        poll(task)
+def in_turn(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
+    for row in rows:
+        poll(row)
 
 
 def delete_old_runs(*, before: datetime) -> int:

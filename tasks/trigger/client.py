@@ -7,6 +7,7 @@ without it, the status names are those of the published contract.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 from typing import Any, Literal, Protocol
 from urllib.parse import quote, urlencode
 
@@ -111,9 +112,24 @@ class TriggerClient:
         """The unfinished runs of the environment. A page can be short, or empty, and still have a next one."""
         return self._list_runs({"filter[status]": UNFINISHED}, limit=limit, after=after, deadline=deadline)
 
-    def _list_runs(self, filters: Mapping[str, str], *, limit: int, after: str | None, deadline: float) -> RunPage:
+    def list_newest_runs(self, *, since: datetime, limit: int, after: str | None = None, deadline: float) -> RunPage:
+        """All runs of the environment that were created since then."""
+        filters = {"filter[createdAt][from]": str(round(since.timestamp() * 1000))}
+        return self._list_runs(filters, limit=limit, after=after, deadline=deadline, period=None)
+
+    def _list_runs(
+        self,
+        filters: Mapping[str, str],
+        *,
+        limit: int,
+        after: str | None,
+        deadline: float,
+        period: str | None = RUNS_PERIOD,
+    ) -> RunPage:
         """The filters are repeated on every page: a cursor does not carry them."""
-        query = {**filters, "filter[createdAt][period]": RUNS_PERIOD, "page[size]": str(limit)}
+        query = {**filters, "page[size]": str(limit)}
+        if period is not None:
+            query["filter[createdAt][period]"] = period
         if after is not None:
             query["page[after]"] = after
         return as_run_page(self._get("/api/v1/runs", query, deadline=deadline))

@@ -1,7 +1,9 @@
 """Trigger.dev's responses as our types or as errors. The facts come from recordings of the real server."""
 
 import json
+import logging
 import math
+import re
 import time
 from typing import Any, cast
 
@@ -13,12 +15,17 @@ from tasks.trigger.types import Allowance, Run, RunPage, Schedule, SchedulePage
 MAX_BODY = 32 * 1024 * 1024
 # Levels of nesting. Python's own encoder gives up at about twice as many.
 MAX_DEPTH = 400
+MAX_DIGITS = 4000
 DEFAULT_RETRY_AFTER = 10.0
 # Seconds. A reset further ahead was computed with a wrong clock.
 MAX_RETRY_AFTER = 600.0
 MAX_CLOCK_DIFFERENCE = 5.0
 MAX_ID = 100
+# Strings and brackets of JSON.
+TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 RUN_KEYS = ("id", "status", "taskIdentifier", "createdAt", "updatedAt")
+
+logger = logging.getLogger(__name__)
 
 
 def read_body(response: requests.Response) -> bytes:
@@ -90,13 +97,55 @@ def allowance_of(response: requests.Response) -> Allowance | None:
 
 
 def parsed(body: bytes) -> Any:
-    """The JSON of a body, with NaN and infinity as None. None for invalid JSON, and for JSON nested too deeply."""
+    """The JSON of a body, with NaN and infinity as None. None for invalid JSON.
+
+    In a list, items that are nested too deeply are left out: one run must not hide those of everybody else.
+    """
+    found = decoded(body)
+    return readable_items(body) if found is None else found
+
+
+def decoded(text: bytes) -> Any:
+    """None for invalid JSON, and for JSON nested too deeply."""
     try:
-        found = json.loads(body, parse_constant=lambda _: None, parse_float=finite)
+        found = json.loads(text, parse_constant=lambda _: None, parse_float=finite, parse_int=bounded)
     except (ValueError, RecursionError):
         return None
-    may_be_deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
+    may_be_deep = text.count(b"[") + text.count(b"{") > MAX_DEPTH
     return None if may_be_deep and is_too_deep(found) else found
+
+
+def readable_items(body: bytes) -> Any:
+    """A list without those items of `data` that cannot be decoded; None if the rest cannot be decoded either."""
+    depth, start, spans = 0, 0, list[tuple[int, int]]()
+    data_start, data_end, previous = -1, -1, b""
+    for token in TOKEN.finditer(body):
+        text = token[0]
+        if text in (b"[", b"{"):
+            depth += 1
+            if depth == 2 and text == b"[" and previous == b'"data"' and data_start < 0:
+                data_start = token.end()
+            elif depth == 3 and data_end < 0 <= data_start:
+                start = token.start()
+        elif text in (b"]", b"}"):
+            if depth == 3 and data_end < 0 <= data_start:
+                spans.append((start, token.end()))
+            elif depth == 2 and data_end < 0 <= data_start:
+                data_end = token.start()
+            depth -= 1
+        previous = text
+    rest = decoded(body[:data_start] + body[data_end:]) if data_end > 0 else None
+    if not isinstance(rest, dict):
+        return None
+    items = [decoded(body[begin:end]) for begin, end in spans]
+    rest["data"] = [item for item in items if item is not None]
+    logger.warning("%d of %d items of a list cannot be decoded", len(items) - len(rest["data"]), len(items))
+    return rest
+
+
+def bounded(text: str) -> int | None:
+    """Python refuses to convert longer numbers."""
+    return int(text) if len(text) <= MAX_DIGITS else None
 
 
 def finite(text: str) -> float | None:
@@ -123,11 +172,13 @@ def content_type(response: requests.Response) -> str:
 
 
 def as_run_page(body: Any) -> RunPage:
+    """Items are checked when they are stored: one that lacks something must not hide the others."""
     if not isinstance(body, dict) or not isinstance(body.get("data"), list):
         raise errors.BrokenAnswer("a list of runs without data")
     pagination = body.get("pagination")
     following = pagination.get("next") if isinstance(pagination, dict) else None
-    return RunPage(runs=[as_run(item) for item in body["data"]], next=following)
+    items = [cast(Run, item) for item in body["data"] if isinstance(item, dict) and is_id(item.get("id"))]
+    return RunPage(items, next=following if isinstance(following, str) else None)
 
 
 def as_run(body: Any) -> Run:

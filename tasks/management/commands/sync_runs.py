@@ -13,7 +13,6 @@ from django.utils import timezone
 from rich.console import Console
 from rich.progress import track
 
-from tasks.gateway.budget import paid_by
 from tasks.models import Task
 from tasks.runs.polling import Poller
 from tasks.runs.worker import delete_old_runs, poller
@@ -29,10 +28,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         counts = {"polled": 0, "failed": 0, "deleted": 0}
-        with paid_by("commands"):
-            polled = self.backfill() if options["backfill"] else self.due()
-            for is_answered in polled:
-                counts["polled" if is_answered else "failed"] += 1
+        for is_answered in self.backfill() if options["backfill"] else self.due():
+            counts["polled" if is_answered else "failed"] += 1
         if options["delete_old"]:
             counts["deleted"] = delete_old_runs(before=timezone.now() - timedelta(days=settings.RUN_RETENTION_DAYS))
         printed = json.dumps(counts) if options["json"] else ", ".join(f"{counts[name]} {name}" for name in counts)

@@ -21,7 +21,6 @@ from rich.console import Console
 from accounts.lookup import UnknownAccount, find_account
 from tasks import idempotency
 from tasks.gateway import upstream
-from tasks.gateway.budget import paid_by
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
 from tasks.schedules.reconciliation import run_pass
@@ -105,7 +104,7 @@ class Command(BaseCommand):
             if not is_locked:
                 return None
             output = self.output(as_json=as_json)
-            with output.shown(), paid_by("commands"):
+            with output.shown():
                 pace = Pace(upstream.client(), now=timezone.now, wait=output.wait)
                 report = run_pass(options, pace=pace, progress=output)
         if not options.is_dry:

@@ -68,7 +68,7 @@ def test_a_repeated_or_empty_parameter_is_a_400_that_names_it(alice_api: Contrac
 
 
 @pytest.mark.parametrize("path", PARAMETERS)
-@pytest.mark.parametrize("name", ["status", "ID", "filter[tag]", "page[size]", "x" * 10_000, "%00", "%ff"])
+@pytest.mark.parametrize("name", ["statuses", "ID", "filter[tag]", "page[size]", "x" * 10_000, "%00", "%ff"])
 def test_an_unknown_parameter_is_a_400_that_lists_the_allowed_parameters(
     alice_api: ContractClient, trigger: Standin, path: str, name: str
 ) -> None:

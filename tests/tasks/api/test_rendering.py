@@ -7,7 +7,7 @@ from django.utils import timezone
 from tasks.api.rendering import json_response, runs_body, tasks_body
 from tasks.api.serializers import TaskRunListResponseSerializer, TaskSerializer, TasksResponseSerializer
 from tasks.models import Task
-from tasks.runs.known import UNAVAILABLE
+from tasks.runs.due import RunsStatus
 from tasks.runs.reading import enrich
 from tests.cast import Cast, make_task
 
@@ -26,6 +26,6 @@ def test_a_rendered_task_equals_the_serializer_in_fields_order_and_values(cast: 
 
 
 def test_a_rendered_list_of_runs_has_the_fields_of_the_serializer() -> None:
-    body = json.loads(json_response(runs_body(UNAVAILABLE)).content)
+    body = json.loads(json_response(runs_body([], RunsStatus.STALE, None, next_cursor=None)).content)
     assert list(body) == list(TaskRunListResponseSerializer().fields)
-    assert body == {"status": "success", "runs": [], "runs_status": "unavailable", "runs_as_of": None}
+    assert body == {"status": "success", "runs": [], "runs_status": "stale", "runs_as_of": None, "next_cursor": None}

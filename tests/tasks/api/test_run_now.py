@@ -48,7 +48,7 @@ def test_the_response_shows_the_run_with_the_payload_of_a_scheduled_run(
     alice_api: ContractClient, task: Task, cast: Cast
 ) -> None:
     run = started_run(post_run(alice_api, task))
-    payload, at = run["payload"], RunRequest.objects.get().asked_at
+    payload, at = run["payload"], RunRequest.objects.get().requested_at
     assert (run["status"], run["taskIdentifier"]) == ("QUEUED", "customer-prompt-task")
     assert run["tags"] == [f"account:{cast.alice.pk}", f"task:{task.pk}"]
     assert payload == {
@@ -122,7 +122,7 @@ def test_a_paused_task_without_a_schedule_can_run_now(alice_api: ContractClient,
 def test_the_run_request_records_who_requested_it(alice_api: ContractClient, task: Task, cast: Cast) -> None:
     run = started_run(post_run(with_key(make_key(cast.bob)), task))
     (run_request,) = RunRequest.objects.all()
-    assert (run_request.asked_by, run_request.run_id, run_request.asked_by_staff) == (cast.bob, run["id"], "")
+    assert (run_request.requested_by, run_request.run_id, run_request.requested_by_staff) == (cast.bob, run["id"], "")
 
 
 # --- Access ----------------------------------------------------------------------------------------------------------

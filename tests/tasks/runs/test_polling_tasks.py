@@ -19,7 +19,7 @@ from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, RunOwner, SharedPoll, Task
 from tasks.runs import reading, run_now
 from tasks.runs.polling import LEASE, Poller
-from tasks.runs.store import read_copies, store
+from tasks.runs.store import read_copies, store, store_listed
 from tasks.runs.worker import delete_old_runs, in_turn, poller
 from tasks.trigger import types
 from tests.cast import Cast, make_task
@@ -247,7 +247,7 @@ def test_of_two_copies_in_one_poll_the_newer_one_stays(task: Task, trigger: Stan
     for copies in ([final, older], [older, final]):
         store([(copy, True) for copy in copies], task, as_of=NOON, shared_as_of=NOON, at=NOON)
         assert Run.objects.get().status == "COMPLETED"
-    work.store_shared([older], began=NOON)
+    store_listed([older], as_of=NOON, shared_as_of=NOON, at=NOON, with_new=False)
     assert Task.objects.get().last_run_status == "COMPLETED"
 
 

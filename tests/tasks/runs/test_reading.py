@@ -1,7 +1,6 @@
 """Stored runs as GET /api/tasks shows them: when Trigger.dev is asked, and what is said of their freshness."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +17,7 @@ from demo.standin.state import StandinRun
 from tasks.gateway import upstream
 from tasks.models import Task
 from tasks.runs import background, worker
-from tests.cast import Cast, make_key, make_task
+from tests.cast import Cast, make_task
 from tests.client import ContractClient, later
 
 RUNS = "GET /api/v1/runs"
@@ -145,15 +144,6 @@ def test_an_unfinished_run_makes_its_task_stale_when_nobody_polls_it(
 
 
 # --- Many readers, with threads -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def crowd(transactional_db: None, cast: Cast) -> Iterator[list[APIClient]]:
-    clients = [APIClient(raise_request_exception=False) for _ in range(8)]
-    for client in clients:
-        client.credentials(HTTP_X_API_KEY=make_key(cast.alice))
-    yield clients
-    connections.close_all()
 
 
 def read(client: APIClient) -> str:

@@ -4,14 +4,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
 from socket import socketpair
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 import time_machine
-from django.core.cache import cache
 from django.db import connection, connections
 from django.utils import timezone
 from pytest_django import Settings
@@ -21,19 +19,16 @@ from demo.standin.faults import Fault
 from demo.standin.messages import Request
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
-from tasks.gateway import upstream
-from tasks.gateway.budget import Payer, paid_by
-from tasks.runs import queries
-from tasks.runs.queries import run_name
-from tasks.runs.snapshots import UNFINISHED_FOR
-from tasks.runs.waiting import Lookout, Waiter, Waiting, has_left, lookout, wait_for_change, waiting
+from tasks.models import Run, RunFeed
+from tasks.runs import background
+from tasks.runs.waiting import Waiter, Waiting, has_left, wait_for_change, waiting
 from tests.cast import Cast, make_key
 from tests.client import ContractClient, wait_until, with_key
 from tests.contract.validation import generated
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATH = "/api/tasks/runs"
-ONE_RUN = "GET /api/v3/runs/{id}"
+ONE_RUN, TAGGED = "GET /api/v3/runs/{id}", "GET /api/v1/runs"
 
 
 @pytest.fixture
@@ -162,20 +157,22 @@ def test_a_head_does_not_wait(alice_api: ContractClient, run: StandinRun) -> Non
 # --- What it costs ---------------------------------------------------------------------------------------------------
 
 
-def test_all_who_wait_cost_one_call_every_two_seconds(
+def test_all_who_wait_together_cost_one_list_every_two_seconds(
     alice_api: ContractClient, cast: Cast, run: StandinRun, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
     apis = [alice_api, with_key(make_key(cast.bob)), *(with_key(make_key(cast.alice)) for _ in range(4))]
     crowd = [Asking(api, run) for api in apis]
     hold(*crowd)
+    wait_until(RunFeed.objects.filter(polled_at__isnull=False).exists)
     trigger.asked.clear()
-    for calls in range(1, 6):
-        clock.shift(2.1)
-        wait_until(lambda so_many=calls: trigger.asked[ONE_RUN] >= so_many)  # type: ignore[misc]
-        upstream.settle_down()
-    assert trigger.asked[ONE_RUN] == 5
+    for calls in range(1, 5):
+        clock.shift(5.1)
+        wait_until(lambda so_many=calls: trigger.asked[TAGGED] >= so_many)  # type: ignore[misc]
+        background.steps().finish()
+    assert trigger.asked[ONE_RUN] == 0
     clock.shift(60)
     assert {status_of(one.answer()) for one in crowd} == {"COMPLETED"}
+    assert trigger.asked[ONE_RUN] == 1
 
 
 class Watched(threading.Event):
@@ -234,10 +231,10 @@ def test_credential_and_access_are_checked_again(
     assert (response.headers.get("WWW-Authenticate") is not None) == (status == 401)
 
 
-def test_a_run_that_vanishes_while_one_waits_is_a_404(
+def test_a_run_that_vanishes_while_one_waits_is_a_404_after_the_wait(
     alice_api: ContractClient, run: StandinRun, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    asking = Asking(alice_api, run)
+    asking = Asking(alice_api, run, wait="1")
     hold(asking)
     trigger.state.remove_run(run.id)
     clock.shift(3)
@@ -255,24 +252,14 @@ def test_while_trigger_is_away_it_is_held_and_then_told_the_truth(
     assert (response.status_code, response.json()["runs_status"], response["Retry-After"]) == (200, "stale", "2")
 
 
-def test_what_it_saw_is_told_when_neither_the_cache_nor_trigger_has_it_any_more(
-    alice_api: ContractClient, run: StandinRun, trigger: Standin
+def test_a_run_of_nobody_is_answered_at_once(
+    dora_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    asking = Asking(alice_api, run, wait="1")
-    hold(asking)
-    cache.clear()
-    trigger.faults.add(Fault("reset"))
-    response = asking.answer()
-    assert (response.status_code, status_of(response), response.json()["runs_status"]) == (200, "EXECUTING", "stale")
-
-
-def test_what_it_saw_is_not_told_to_who_may_no_longer_see_it(cast: Cast, run: StandinRun, trigger: Standin) -> None:
-    asking = Asking(with_key(make_key(cast.bob)), run, wait="1")
-    hold(asking)
-    cache.clear()
-    trigger.faults.add(Fault("reset"))
-    leave_organization(cast)
-    assert asking.answer().status_code == 404
+    """No poll follows it: only an admin may see it."""
+    generated()
+    run = trigger.state.add_run(StandinRun("t", trigger.state.now - 60, stuck_as="EXECUTING"))
+    response = dora_api.get(PATH, {"runId": run.id, "wait": "25"})
+    assert (status_of(response), response["Retry-After"]) == ("EXECUTING", "2")
 
 
 def test_a_signed_address_that_is_new_is_no_news(
@@ -306,7 +293,6 @@ def test_one_more_than_may_wait_is_answered_at_once(
 ) -> None:
     settings.THREADS = 18
     waiting.cache_clear()
-    lookout.cache_clear()
     crowd = [Asking(alice_api, run) for _ in range(2)]
     hold(*crowd)
     response = alice_api.get(PATH, {"runId": run.id, "wait": "25"})
@@ -319,7 +305,6 @@ def test_one_more_than_may_wait_is_answered_at_once(
 def test_with_few_threads_nobody_is_held(alice_api: ContractClient, run: StandinRun, settings: Settings) -> None:
     settings.THREADS = 16
     waiting.cache_clear()
-    lookout.cache_clear()
     assert alice_api.get(PATH, {"runId": run.id, "wait": "25"})["Retry-After"] == "2"
 
 
@@ -347,68 +332,43 @@ def test_a_client_that_has_left_is_seen_without_reading_what_it_sent() -> None:
 # --- One look --------------------------------------------------------------------------------------------------------
 
 
-def a_waiter(api: ContractClient, run: StandinRun, **fields: Any) -> Waiter:
-    """For the run as it is now."""
-    api.get(PATH, {"runId": run.id})
-    return Waiter(run.id, cache.get(run_name(run.id)), **{"has_left": lambda: False, **fields})
-
-
 @pytest.fixture
 def room() -> Waiting:
-    """Nobody looks but the test."""
-    return Waiting(places=10)
+    """Its thread looks at nothing: the test does."""
+    room = Waiting(places=10)
+    room._thread = threading.current_thread()
+    return room
 
 
-def look(room: Waiting) -> None:
-    room.look(now=timezone.now())
-    upstream.settle_down()
+def a_waiter(api: ContractClient, run: StandinRun, *, left: bool = False) -> Waiter:
+    """For the run as it is now."""
+    return Waiter(run.id, status_of(api.get(PATH, {"runId": run.id})), has_left=lambda: left)
+
+
+def test_a_look_is_one_query_for_any_number_of_waiters(
+    run: StandinRun, alice_api: ContractClient, room: Waiting, django_assert_num_queries: Any
+) -> None:
+    waiters = [a_waiter(alice_api, run) for _ in range(3)]
+    for waiter in waiters:
+        room.join(waiter)
+    with django_assert_num_queries(1):
+        room.look()
+    assert not any(waiter.is_over.is_set() for waiter in waiters)
+    Run.objects.update(status="COMPLETED", is_final=True)
+    room.look()
+    assert all(waiter.is_over.is_set() for waiter in waiters)
 
 
 def test_who_has_left_is_let_go(run: StandinRun, alice_api: ContractClient, room: Waiting) -> None:
-    ours, theirs = socketpair()
-    waiter = a_waiter(alice_api, run, has_left=lambda: has_left(ours))
+    waiter = a_waiter(alice_api, run, left=True)
     room.join(waiter)
-    look(room)
-    assert not waiter.is_over.is_set()
-    theirs.close()
-    look(room)
+    room.look()
     assert waiter.is_over.is_set()
-    ours.close()
 
 
-def test_a_run_whose_answer_does_not_come_is_not_asked_for_at_each_look(
-    run: StandinRun, alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller, room: Waiting
-) -> None:
-    room.join(a_waiter(alice_api, run))
-    trigger.faults.add(Fault("hang"))
-    trigger.asked.clear()
-    clock.shift(10)
-    for _ in range(10):
-        look(room)
-    assert trigger.asked[ONE_RUN] == 1
-    clock.shift(UNFINISHED_FOR.total_seconds())
-    look(room)
-    assert trigger.asked[ONE_RUN] == 2
-
-
-def test_a_cache_that_is_empty_lets_nobody_go_and_hides_nothing(
-    run: StandinRun, alice_api: ContractClient, clock: time_machine.Traveller, room: Waiting
-) -> None:
-    """As with Redis away, or a run that is too large to be kept."""
-    waiter = a_waiter(alice_api, run)
-    room.join(waiter)
-    cache.clear()
-    look(room)
-    assert not waiter.is_over.is_set()
-    clock.shift(61)
-    look(room)
-    wait_until(waiter.is_over.is_set)
-
-
-def test_who_comes_later_and_has_seen_more_is_held_and_lets_go_who_has_seen_less(
+def test_who_comes_later_and_has_seen_more_is_held(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller, room: Waiting
 ) -> None:
-    """Also where no cache brings it to those who wait already."""
     tags = [f"account:{cast.alice.pk}"]
     run = trigger.state.add_run(StandinRun("t", trigger.state.now, tags=tags, starts_after=1, ends_after=99))
     early = a_waiter(alice_api, run)
@@ -416,118 +376,9 @@ def test_who_comes_later_and_has_seen_more_is_held_and_lets_go_who_has_seen_less
     clock.shift(6)
     late = a_waiter(alice_api, run)
     room.join(late)
-    assert (early.seen.status, late.seen.status) == ("QUEUED", "EXECUTING")
+    room.look()
+    assert (early.status, late.status) == ("QUEUED", "EXECUTING")
     assert (early.is_over.is_set(), late.is_over.is_set()) == (True, False)
-
-
-def test_what_somebody_else_is_asking_already_is_told_to_those_who_wait(
-    run: StandinRun, alice_api: ContractClient, clock: time_machine.Traveller, room: Waiting
-) -> None:
-    """Also where the cache does not bring it."""
-    waiter = a_waiter(alice_api, run)
-    room.join(waiter)
-    clock.shift(61)
-    hold = threading.Event()
-
-    def fetch() -> Any:
-        hold.wait(10)
-        return queries.fetch_run(run.id, now=timezone.now(), deadline=upstream.deadline_from_now)
-
-    upstream.start_call(run_name(run.id), fetch, then=lambda answer: cache.clear())
-    room.look(now=timezone.now())
-    hold.set()
-    upstream.settle_down()
-    wait_until(waiter.is_over.is_set)
-
-
-def test_a_finish_that_was_asked_for_earlier_and_answered_later_is_told(
-    run: StandinRun, alice_api: ContractClient, clock: time_machine.Traveller, room: Waiting
-) -> None:
-    waiter = a_waiter(alice_api, run)
-    room.join(waiter)
-    clock.shift(61)
-    finished = queries.fetch_run(
-        run.id, now=timezone.now() - timedelta(seconds=99), deadline=upstream.deadline_from_now
-    )
-    assert finished.as_of < waiter.seen.as_of
-    room.look(now=waiter.seen.as_of)
-    assert waiter.is_over.is_set()
-
-
-def test_what_the_first_of_them_cannot_pay_is_asked_by_the_next(
-    cast: Cast,
-    run: StandinRun,
-    alice_api: ContractClient,
-    trigger: Standin,
-    clock: time_machine.Traveller,
-    room: Waiting,
-) -> None:
-    room.join(a_waiter(alice_api, run, payer=Payer("poor")))
-    room.join(a_waiter(alice_api, run, payer=Payer("rich")))
-    with paid_by("poor"):
-        for _ in range(250):
-            upstream.client().list_runs(tag="account:x", limit=1, deadline=upstream.deadline_from_now())
-    trigger.asked.clear()
-    for _ in range(2):
-        clock.shift(3)
-        look(room)
-    assert trigger.asked[ONE_RUN] == 1
-
-
-def test_who_waits_for_many_runs_keeps_something_of_its_share(
-    cast: Cast, alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller, room: Waiting
-) -> None:
-    trigger.rate_limit = 0
-    tags = [f"account:{cast.alice.pk}"]
-    for _ in range(10):
-        run = trigger.state.add_run(StandinRun("t", trigger.state.now, tags=tags, stuck_as="EXECUTING"))
-        room.join(a_waiter(alice_api, run, payer=Payer(str(cast.alice.pk))))
-    for _ in range(25):
-        clock.shift(2.1)
-        look(room)
-    assert alice_api.get(PATH).status_code == 200
-
-
-# --- Who looks -------------------------------------------------------------------------------------------------------
-
-
-def wait_and_leave(room: Waiting, waiter: Waiter) -> None:
-    room.join(waiter)
-    assert waiter.is_over.wait(10)
-    room.leave(waiter)
-
-
-def lookouts() -> int:
-    return sum(thread.name == "waiting" for thread in threading.enumerate())
-
-
-def test_a_thread_that_is_idle_ends_and_another_one_looks_for_who_comes_then(
-    run: StandinRun, alice_api: ContractClient
-) -> None:
-    room = Waiting(places=10, wake=Lookout(idle_looks=0).wake)
-    for _ in range(2):
-        wait_and_leave(room, a_waiter(alice_api, run, has_left=lambda: True))
-        wait_until(lambda: lookouts() == 0)
-
-
-def test_a_request_that_comes_soon_is_served_by_the_same_thread(run: StandinRun, alice_api: ContractClient) -> None:
-    lookout = Lookout()
-    room = Waiting(places=10, wake=lookout.wake)
-    for _ in range(3):
-        wait_and_leave(room, a_waiter(alice_api, run, has_left=lambda: True))
-        assert lookouts() == 1
-    lookout.finish()
-    assert lookouts() == 0
-
-
-def test_who_cannot_be_looked_for_is_not_held(run: StandinRun, alice_api: ContractClient) -> None:
-    def fail(room: Waiting) -> None:
-        raise RuntimeError("can't start new thread")
-
-    room, waiter = Waiting(places=10, wake=fail), a_waiter(alice_api, run)
-    with pytest.raises(RuntimeError):
-        room.join(waiter)
-    assert len(room) == 0
 
 
 def test_a_process_that_ends_holds_nobody_new(run: StandinRun, alice_api: ContractClient, room: Waiting) -> None:
@@ -535,8 +386,11 @@ def test_a_process_that_ends_holds_nobody_new(run: StandinRun, alice_api: Contra
     assert not room.join(a_waiter(alice_api, run))
 
 
-def test_only_what_is_new_is_read_from_the_cache(run: StandinRun, alice_api: ContractClient) -> None:
-    """A run may have a megabyte, and it is looked for ten times a second."""
-    seen = a_waiter(alice_api, run).seen
-    assert queries.newer_than({run.id: seen.as_of}) == {}
-    assert queries.newer_than({run.id: seen.as_of - timedelta(seconds=1)}) == {run.id: seen}
+def test_the_thread_lives_while_somebody_waits(run: StandinRun, alice_api: ContractClient) -> None:
+    room = Waiting(places=10)
+    for _ in range(2):
+        waiter = a_waiter(alice_api, run, left=True)
+        room.join(waiter)
+        assert waiter.is_over.wait(10)
+        room.leave(waiter)
+        wait_until(lambda: not any(thread.name == "waiting" for thread in threading.enumerate()))

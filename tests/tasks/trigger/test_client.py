@@ -15,6 +15,7 @@ import time_machine
 
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
+from tasks.trigger.responses import as_run_page, parsed
 from tests import recordings
 
 URL = "http://replayed.test"
@@ -319,3 +320,35 @@ def test_a_filter_that_trigger_would_ignore_is_not_sent(
     with pytest.raises(ValueError, match="One schedule or one tag"):
         client.list_runs(**filters, limit=5, deadline=near_deadline())
     assert len(mock_http.calls) == 0
+
+
+# --- One item of a list must not hide the others ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metadata", "is_kept"),
+    [
+        ("[" * 900 + "]" * 900, False),
+        ("[" * 100_000 + "]" * 100_000, False),
+        ('{"a": ' * 2000 + "1" + "}" * 2000, False),
+        ("9" * 5000, True),
+        ('"' + "x" * 6_000_000 + '"', True),
+        ('"a quote \\" and brackets ]}"', True),
+        ("NaN", True),
+    ],
+    ids=["900 levels", "100,000 levels", "2,000 objects", "5,000 digits", "6 MB", "brackets in a text", "NaN"],
+)
+def test_an_item_that_cannot_be_decoded_is_left_out_alone(metadata: str, is_kept: bool) -> None:
+    odd = f'{{"id": "run_odd", "metadata": {metadata}}}'
+    body = f'{{"data": [{{"id": "run_a"}}, {odd}, {{"id": "run_b", "data": []}}], "pagination": {{"next": "x"}}}}'
+    page = as_run_page(parsed(body.encode()))
+    expected = ["run_a", "run_odd", "run_b"] if is_kept else ["run_a", "run_b"]
+    assert ([run["id"] for run in page.runs], page.next) == (expected, "x")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "[", '{"data": [', '{"data": [{]}', '{"data": 1}}', '{"a": [' + "[" * 900 + "]" * 900 + "]}", '{"data": []]'],
+)
+def test_what_is_no_json_is_no_answer(body: str) -> None:
+    assert parsed(body.encode()) is None
