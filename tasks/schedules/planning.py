@@ -104,11 +104,25 @@ def has_desired_content(desired: DesiredSchedule, schedule: Schedule) -> bool:
 # --- Calls to Trigger.dev. `next_deadline` is called before each one, and may raise instead --------------------------
 
 
+def delete_by_key(desired: DesiredSchedule, client: TriggerClient, *, next_deadline: Callable[[], float]) -> bool:
+    """Whether there was a schedule with this key."""
+    try:
+        client.delete_schedule(desired.key, deadline=next_deadline())
+    except errors.NotFound:
+        return False
+    return True
+
+
 def find_schedule(
-    desired: DesiredSchedule, known_id: str | None, client: TriggerClient, *, next_deadline: Callable[[], float]
+    desired: DesiredSchedule,
+    known_id: str | None,
+    client: TriggerClient,
+    *,
+    by_key: bool = True,
+    next_deadline: Callable[[], float],
 ) -> Schedule | None:
     """By key, else by the id in the row: an adopted schedule has another key, or none."""
-    for name in (desired.key, known_id):
+    for name in (desired.key if by_key else None, known_id):
         with suppress(errors.NotFound):
             schedule = client.retrieve_schedule(name, deadline=next_deadline()) if name else None
             if schedule is not None and can_belong(desired, schedule):

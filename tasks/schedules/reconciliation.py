@@ -17,7 +17,7 @@ from django.db import IntegrityError, transaction
 
 from tasks.gateway.environment import NotOurEnvironment, check_environment
 from tasks.models import SyncStatus, Task, TaskQuerySet
-from tasks.schedules import orphans
+from tasks.schedules import next_runs, orphans
 from tasks.schedules.pacing import Pace, Unavailable, next_deadline
 from tasks.schedules.planning import (
     DesiredSchedule,
@@ -61,6 +61,7 @@ def run_pass(options: Options, *, pace: Pace, progress: Progress) -> Report:
         work.settle_pending()
         if options.full:
             listed = work.read_list()
+            report.notes += work.notes_on_next_runs()
             work.repair_drift(listed)
             work.remove_unmatched(listed, options, report)
     except (Unavailable, NothingDeployed) as error:
@@ -92,6 +93,8 @@ class Reconciliation:
     changes: list[Change] = field(default_factory=list)
     # By task: the schedule without a key that it adopts. In a dry run no row says so.
     adopted: dict[UUID, str] = field(default_factory=dict)
+    # By time zone: our schedules whose next run is not the one that we compute.
+    other_next_runs: Counter[str] = field(default_factory=Counter)
 
     # --- Pending tasks -----------------------------------------------------------------------------------------------
 
@@ -222,11 +225,23 @@ class Reconciliation:
         found, unreadable = dict[str, Schedule](), 0
         for page in self.pace.client.iter_schedule_pages(self.pace.call):
             found |= {schedule.id: schedule for schedule in page.schedules}
+            self.other_next_runs.update(
+                schedule.timezone
+                for schedule in page.schedules
+                if task_id_of(schedule) and next_runs.differs(schedule, at=self.pace.now())
+            )
             unreadable += page.unreadable
             self.progress.on_progress("Reading the list", len(found), page.count)
         if not found and not unreadable:
             self.check_empty_list()
         return ListedSchedules(list(found.values()), unreadable)
+
+    def notes_on_next_runs(self) -> list[str]:
+        return [
+            f"Trigger.dev computes another next run than we do for {count} schedule(s) in the time zone {zone}. Its "
+            "rules for the zone may be older or newer than ours."
+            for zone, count in sorted(self.other_next_runs.items())
+        ]
 
     def check_empty_list(self) -> None:
         known = Task.objects.living().filter(trigger_schedule_id__isnull=False).order_by("-updated_at").first()

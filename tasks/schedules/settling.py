@@ -24,7 +24,8 @@ from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.gateway.environment import NotOurEnvironment, check_environment
 from tasks.models import Task
-from tasks.schedules.planning import Step, carry_out, desired_schedule, find_schedule, plan
+from tasks.schedules import next_runs
+from tasks.schedules.planning import Step, carry_out, delete_by_key, desired_schedule, find_schedule, plan
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import Schedule
@@ -158,10 +159,17 @@ def settle_pending(limit: int = 20) -> int:
 def act(
     task: Task, client: TriggerClient, *, is_first: bool = False, next_deadline: Callable[[], float]
 ) -> tuple[Step, Schedule | None]:
-    """A new task is created without a read: a POST by its key would also replace a schedule that exists."""
+    """A new task is created without a read: a POST by its key would also replace a schedule that exists.
+
+    A deleted one is deleted without a read: a schedule with its key is ours. Only an adopted one has to be found.
+    """
     desired, schedule = desired_schedule(task), None
+    if not desired.exists and delete_by_key(desired, client, next_deadline=next_deadline):
+        return Step.DELETE, None
     if not (is_first and desired.active):
-        schedule = find_schedule(desired, task.trigger_schedule_id, client, next_deadline=next_deadline)
+        schedule = find_schedule(
+            desired, task.trigger_schedule_id, client, by_key=desired.exists, next_deadline=next_deadline
+        )
     step = plan(desired, schedule)
     return step, carry_out(step, desired, schedule, client, next_deadline=next_deadline)
 
@@ -233,6 +241,8 @@ def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outco
         is_stored = finish(claim, definite=True, schedule=schedule)
         if is_stored:
             confirm_calendar(claim)
+        if schedule is not None:
+            next_runs.differs(schedule, at=claim.now)
         return Outcome(OutcomeKind.SETTLED if is_stored else OutcomeKind.LEASE_LOST, step)
     except IntegrityError:
         finish(claim, definite=True, reason="Its schedule at Trigger.dev already belongs to another task.")

@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import time
+from datetime import datetime
 from typing import Any, cast
 
 import requests
@@ -77,6 +78,15 @@ def seconds_until_reset(response: requests.Response, told: Any = None) -> float:
     if math.isfinite(told_left):
         left = max(left, told_left) if abs(left - told_left) <= MAX_CLOCK_DIFFERENCE else told_left
     return min(max(left, 0.0), MAX_RETRY_AFTER) if math.isfinite(left) else DEFAULT_RETRY_AFTER
+
+
+def as_time(value: Any) -> datetime | None:
+    """None for anything that is not a time with a time zone."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return found if found.tzinfo is not None else None
 
 
 def as_seconds(value: Any, *, unit: float = 1.0) -> float:
@@ -214,6 +224,7 @@ def as_schedule(body: Any) -> Schedule:
             external_id=body.get("externalId"),
             key=body.get("deduplicationKey"),
             is_declarative=body["type"] == "DECLARATIVE",
+            next_run=as_time(body.get("nextRun")),
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise errors.BrokenAnswer("a schedule without id, task, cron or time zone") from error

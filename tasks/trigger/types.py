@@ -1,6 +1,7 @@
 """The parts of Trigger.dev's answers that we read. Runs are passed on unchanged."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 
 
@@ -24,7 +25,10 @@ class Run(TypedDict):
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule from any of the three shapes that Trigger.dev sends. `key` is its deduplication key."""
+    """A schedule from any of the three shapes that Trigger.dev sends. `key` is its deduplication key.
+
+    `next_run`: None also where Trigger.dev sends no time that can be read.
+    """
 
     id: str
     task: str
@@ -34,6 +38,7 @@ class Schedule:
     external_id: str | None
     key: str | None
     is_declarative: bool
+    next_run: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,17 @@ def test_what_a_write_costs_in_calls(
     assert trigger.asked["all"] == 1 + calls
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_delete_costs_one_call(alice_api: ContractClient, cast: Cast, trigger: Standin, enabled: bool) -> None:
+    task = create_task(alice_api, cast)
+    if not enabled:
+        patch_task(alice_api, task, enabled=False)
+    trigger.asked.clear()
+    assert alice_api.delete("/api/tasks", {"id": task["id"]}, format="json").status_code == 200
+    assert trigger.asked == {"all": 1, "DELETE /api/v1/schedules/{id}": 1}
+    assert (trigger.state.count_schedules(), Task.objects.get().sync_status) == (0, "in_sync")
+
+
 def test_a_schedule_that_was_lost_and_made_again_is_polled_deeply(
     alice_api: ContractClient, cast: Cast, trigger: Standin
 ) -> None:

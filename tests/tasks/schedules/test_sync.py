@@ -26,6 +26,7 @@ from demo.standin.state import StandinSchedule
 from tasks.gateway import upstream
 from tasks.management.commands.sync_schedules import Command, Stopped, line
 from tasks.models import SyncStatus, Task
+from tasks.schedules import next_runs
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
 from tasks.schedules.reconciliation import run_pass
@@ -101,6 +102,15 @@ def held_schedule(trigger: Standin, task: Task) -> StandinSchedule:
 
 def count_writes(trigger: Standin) -> int:
     return sum(number for name, number in trigger.asked.items() if name.split()[0] in ("POST", "PUT", "DELETE"))
+
+
+def test_next_runs_that_are_not_ours_are_noted_by_time_zone(
+    task: Task, trigger: Standin, run: Sync, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run().notes == []
+    monkeypatch.setattr(next_runs, "TOLERANCE", timedelta(days=-3))
+    (note,) = run().notes
+    assert note.startswith("Trigger.dev computes another next run than we do for 1 schedule(s) in the time zone UTC")
 
 
 # --- Pending tasks ---------------------------------------------------------------------------------------------------
