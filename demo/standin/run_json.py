@@ -1,6 +1,7 @@
 """Runs as JSON of Trigger.dev: statuses, flags, keys and their order."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -66,10 +67,20 @@ def stored_status(run: StandinRun, *, now: float) -> str:
     """Trigger.dev's internal status of the run at `now` (epoch seconds)."""
     if run.stuck_as:
         return run.stuck_as
-    age = now - run.created
-    if age >= run.ends_after:
-        return run.ends_as
-    return "EXECUTING" if age >= run.starts_after else "PENDING"
+    return history(run)[version_at(run, now=now)][1]
+
+
+def history(run: StandinRun) -> list[tuple[float, str]]:
+    """Each stored status with when it began, in seconds after `created`. Not for a run that is stuck."""
+    pauses = [pause for pause in run.pauses if run.starts_after < pause < run.ends_after]
+    changes = [(pause, ("WAITING_TO_RESUME", "EXECUTING")[number % 2]) for number, pause in enumerate(pauses)]
+    started = [(run.starts_after, "EXECUTING")] if run.starts_after < run.ends_after else []
+    return [(-math.inf, "PENDING"), *started, *changes, (run.ends_after, run.ends_as)]
+
+
+def version_at(run: StandinRun, *, now: float) -> int:
+    """The index in `history`."""
+    return sum(begins <= now - run.created for begins, _ in history(run)) - 1
 
 
 def list_item(run: StandinRun, environment: Mapping[str, str], *, now: float, versioned: bool) -> dict[str, Any]:
@@ -151,6 +162,8 @@ def status_and_timestamps(run: StandinRun, *, now: float) -> tuple[Status, dict[
     if run.starts_after >= run.ends_after:  # for example canceled while it was queued
         status = replace(status, started=False)
     reached = run.created + (run.ends_after if status.finished else run.starts_after if status.started else 0)
+    if run.pauses and not run.stuck_as:
+        reached = run.created + max(0.0, history(run)[version_at(run, now=now)][0])
     return status, {
         "createdAt": iso_timestamp(run.created),
         "startedAt": iso_timestamp(run.created + run.starts_after) if status.started else None,

@@ -143,10 +143,20 @@ def list_runs(state: State, request: Request, environment: Mapping[str, str]) ->
         tags=split_commas(query.get("filter[tag]")),
         since=since,
     )
-    wanted = [run for run in found if run.created <= until and matches_filters(run, query, now=now)]
+    replicas, versioned = state.replicas, is_versioned(request)
+    if replicas is None:
+        wanted = [run for run in found if run.created <= until and matches_filters(run, query, now=now)]
+        page, pagination = paginate(wanted, query, size=int(size))
+        items = [run_json.list_item(run, environment, now=now, versioned=versioned) for run in page]
+        return ok({"data": items, "pagination": pagination})
+    replica, items = replicas.pick(), []
+    seen = [(run, now - replicas.lag(run, replica)) for run in found if run.created <= until]
+    wanted = [run for run, at in seen if (run.inserted or 0.0) <= at and matches_filters(run, query, now=at)]
     page, pagination = paginate(wanted, query, size=int(size))
-    versioned = is_versioned(request)
-    items = [run_json.list_item(run, environment, now=now, versioned=versioned) for run in page]
+    for run in page:
+        at = now if replicas.shows_newest() else now - replicas.lag(run, replica)
+        if matches_filters(run, query, now=at) and not replicas.drops_item(run, now=now):
+            items.append(run_json.list_item(run, environment, now=at, versioned=versioned))
     return ok({"data": items, "pagination": pagination})
 
 

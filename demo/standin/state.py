@@ -3,6 +3,8 @@
 The status of a run is not stored. It follows from the clock, so runs move through QUEUED and EXECUTING over time.
 """
 
+from __future__ import annotations
+
 import json
 import secrets
 import sqlite3
@@ -13,7 +15,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from demo.standin.replicas import Replicas
 
 ID_CHARACTERS = string.ascii_lowercase + string.digits
 SCHEMA = """
@@ -39,7 +44,8 @@ CREATE TABLE IF NOT EXISTS tag (
 class StandinRun:
     """One run. It executes from `starts_after` to `ends_after` seconds after `created`, and ends with status `ends_as`.
 
-    With `stuck_as`, one of Trigger.dev's stored statuses, it keeps that status instead.
+    With `stuck_as`, one of Trigger.dev's stored statuses, it keeps that status instead. `pauses`: seconds after
+    `created` at which it turns from executing to waiting, and back.
     """
 
     task: str
@@ -49,6 +55,7 @@ class StandinRun:
     ends_after: float = 10.0
     ends_as: str = "COMPLETED_SUCCESSFULLY"
     stuck_as: str | None = None
+    pauses: list[float] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     payload: Any = None
     has_output: bool = False
@@ -66,6 +73,8 @@ class StandinRun:
     batch_id: str | None = None
     ttl: str | None = None
     is_test: bool = False
+    # When it was stored, in epoch seconds. A schedule can fire before or after `created`.
+    inserted: float | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or new_id("run_c", 24)
@@ -107,6 +116,7 @@ class State:
         self.clock = clock
         # Without a deployment the list of schedules is always empty.
         self.deployed = True
+        self.replicas: Replicas | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
@@ -126,6 +136,7 @@ class State:
 
     def add_run(self, run: StandinRun) -> StandinRun:
         """Stores the run, unless a run with the same id or idempotency key exists."""
+        run.inserted = run.inserted or self.now
         with self._lock, suppress(sqlite3.IntegrityError):
             self._database.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?)",

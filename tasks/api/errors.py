@@ -18,7 +18,7 @@ from tasks.trigger.errors import NotSent, QuotaExceeded, TooManyRequests, Trigge
 TRIGGER_UNAVAILABLE = (
     "Trigger.dev is unavailable at the moment, and no earlier answer is stored. Please try again in {} seconds."
 )
-QUOTA_EXCEEDED = "Your account has used its quota for this minute. Please try again in {} seconds."
+QUOTA_EXCEEDED = "Your account has looked up too many runs within a minute. Please try again in {} seconds."
 NO_SUCH_RUN = "Task run not found"
 RETRY_AFTER = 5
 

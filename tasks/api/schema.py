@@ -115,8 +115,8 @@ SHARED_ERROR_TEXTS: ErrorTexts = {
     **ACCOUNT_ERROR_TEXTS,
     **for_methods(
         429,
-        "Too many requests per minute with one credential or from one address, or too many Trigger.dev calls for one "
-        "account. `Retry-After` says when to try again.",
+        "Too many requests per minute with one credential or from one address, or too many single runs that are not "
+        "cached. `Retry-After` says when to try again.",
         QUOTA_EXCEEDED.format(7),
     ),
     **for_methods(
@@ -234,8 +234,8 @@ list_or_retrieve_runs = extend_schema(
     operation_id="list_or_retrieve_runs",
     summary="List runs, or retrieve one run",
     description=(
-        "The newest runs of the caller or of another account; with `runId` a single run with its output. While that "
-        "run is not finished, `Retry-After` says when to ask again; `wait` saves asking."
+        "The newest runs of the caller or of another account, or a page of its history; with `runId` a single run with "
+        "its output. While that run is not finished, `Retry-After` says when to ask again; `wait` saves asking."
     ),
     responses={
         304: NOT_MODIFIED,

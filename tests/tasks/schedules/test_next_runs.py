@@ -29,8 +29,10 @@ def schedule(next_run: str | None, *, cron: str = "0 9 * * *", timezone: str = "
         (schedule("2026-11-27T10:00:00Z", cron="every day"), False),
         (schedule("2026-11-27T10:00:00Z", timezone="Nowhere/Land"), False),
     ],
-    ids=["the next", "the one that has just come", "an hour later", "yesterday", "none", "paused"]
-    + ["its zone", "another rule for the zone", "not our cron", "not our zone"],
+    ids=[
+        *("the next", "the one that has just come", "an hour later", "yesterday", "none", "paused"),
+        *("its zone", "another rule for the zone", "not our cron", "not our zone"),
+    ],
 )
 def test_a_next_run_is_compared_with_ours(shown: Schedule, expected: bool, caplog: pytest.LogCaptureFixture) -> None:
     assert next_runs.differs(shown, at=AT) is expected
