@@ -11,6 +11,7 @@ from pathlib import Path
 
 POSTGRES_URL = os.environ.get("POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
 SMALL, LARGE = 1_000, int(os.environ.get("BENCH_TASKS", "1000000"))
+LARGE_RUNS = int(os.environ.get("BENCH_RUNS", "1000000"))
 PER_ACCOUNT = 50
 
 

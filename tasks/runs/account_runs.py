@@ -30,13 +30,13 @@ COLUMNS = (*POLL_COLUMNS, "trigger_schedule_id", "run_by_hand_at")
 logger = logging.getLogger(__name__)
 
 
-def of_account(account_id: UUID) -> QuerySet[Run]:
+def of_account(account_id: UUID) -> QuerySet[Any]:
     """Newest first, by the index of the owners; `listed_at` and `listed_id` are its columns."""
     owned = Run.objects.filter(owners__account_id=account_id)
     return ordered(owned.annotate(listed_at=F("owners__created_at"), listed_id=F("owners__run_id")))
 
 
-def of_task(task_id: UUID, account_id: UUID) -> QuerySet[Run]:
+def of_task(task_id: UUID, account_id: UUID) -> QuerySet[Any]:
     """None for a task of another account."""
     runs = Run.objects.filter(task_id=task_id, task__account_id=account_id)
     return ordered(runs.annotate(listed_at=F("created_at"), listed_id=F("id")))

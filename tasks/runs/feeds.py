@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from tasks.models import Run, RunFeed, SharedPoll
+from tasks.models import Run, RunFeed, RunOwner, SharedPoll
 from tasks.runs import due, store
 from tasks.runs.due import EVER, NEVER, PollState, Unfinished
 from tasks.runs.owners import ACCOUNT_TAG
@@ -185,9 +185,13 @@ class FeedPoller:
 
 
 def unfinished_of(account_id: UUID) -> QuerySet[Run]:
-    """The account's unfinished runs that no task's poll follows. The newest first."""
+    """The account's unfinished runs that no task's poll follows. The newest first.
+
+    By the index of unfinished runs: an account can have a million others.
+    """
     has_no_task = Q(task=None) | Q(task__deleted_at__isnull=False)
-    return Run.objects.filter(has_no_task, owners__account_id=account_id, is_final=False)
+    is_owned = Exists(RunOwner.objects.filter(run=OuterRef("pk"), account_id=account_id))
+    return Run.objects.filter(has_no_task, is_owned, is_final=False)
 
 
 def as_of(feed: RunFeed, shared: SharedPoll | None) -> datetime:

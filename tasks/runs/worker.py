@@ -1,7 +1,8 @@
 """Steps of polling with the process's client and the clock of the database: for the worker and for `sync_runs`."""
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
@@ -12,13 +13,14 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from tasks.gateway import upstream
-from tasks.models import Run, Task
+from tasks.models import Run, RunOwner, Task
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import BATCH, MAX_CALL, Poller
 from tasks.runs.store import lock_tasks, newest_of
 
 # Rows that retention deletes in one transaction.
-DELETE_BATCH = 1000
+DELETE_BATCH = 500
+RUN_ID = re.compile(r"run_\w+")
 
 Row = TypeVar("Row")
 
@@ -84,15 +86,23 @@ def in_turn(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
 
 
 def delete_old_runs(*, before: datetime) -> int:
-    """In batches, so that no transaction is long. Finished runs only."""
+    """In batches, so that no transaction is long. Finished runs only, the oldest first."""
     deleted = 0
     while True:
-        ids = list(Run.objects.filter(created_at__lt=before, is_final=True).values_list("pk", flat=True)[:DELETE_BATCH])
+        old = Run.objects.filter(created_at__lt=before, is_final=True).order_by("created_at")
+        ids = list(old.values_list("pk", flat=True)[:DELETE_BATCH])
         if not ids:
             return deleted
         with transaction.atomic():
             tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
-            Run.objects.filter(pk__in=ids).delete()
-            for task in tasks.values():
+            showing = showing_one_of(tasks.values(), set(ids))
+            RunOwner.objects.filter(run__in=ids)._raw_delete(RunOwner.objects.db)
+            Run.objects.filter(pk__in=ids)._raw_delete(Run.objects.db)
+            for task in showing:
                 Task.objects.filter(pk=task.pk).update(**newest_of(task))
         deleted += len(ids)
+
+
+def showing_one_of(tasks: Iterable[Task], run_ids: set[str]) -> list[Task]:
+    """The tasks that may have one of these runs among their newest."""
+    return [task for task in tasks if not run_ids.isdisjoint(RUN_ID.findall(task.recent_runs))]
