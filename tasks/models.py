@@ -244,9 +244,6 @@ class RunFeed(models.Model):
     polled_at = models.DateTimeField(null=True)
     next_poll_at = models.DateTimeField()
     watched_until = models.DateTimeField(db_index=True)
-    # Of the unfinished ones: when the newest was stored, and when the first that is absent was last certain.
-    unfinished_stored_at = models.DateTimeField(null=True)
-    absent_at = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return str(self.account_id)
@@ -255,8 +252,8 @@ class RunFeed(models.Model):
 class SharedPoll(models.Model):
     """The one row about the lists that serve many tasks or accounts: when they were last read, and are read next.
 
-    `as_of`, `next_at`, `pages`: of the unfinished runs. `newest_*`: of the environment's newest runs, which are known
-    without a gap from `newest_since` on.
+    `as_of`, `next_at`, `pages`: of the unfinished runs. `newest_*`: of the environment's newest runs. An account whose
+    own list was read at `newest_since` or later has no gap to them. `is_newest_cut`: there were too many to read all.
     """
 
     as_of = models.DateTimeField(null=True)
@@ -265,6 +262,7 @@ class SharedPoll(models.Model):
     newest_as_of = models.DateTimeField(null=True)
     newest_since = models.DateTimeField(null=True)
     newest_next_at = models.DateTimeField(null=True)
+    is_newest_cut = models.BooleanField(default=False)
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(pk=1), name="one_shared_poll")]

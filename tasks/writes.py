@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import F
 
 from tasks.cron import calendar
-from tasks.models import SyncStatus, Task, TaskCreation, TaskQuerySet
+from tasks.models import Run, SyncStatus, Task, TaskCreation, TaskQuerySet
 from tasks.runs import polling
 from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
@@ -67,7 +67,8 @@ def undo_creation(created: Task, *, at: datetime) -> bool:
 
 
 def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
-    """It is not polled any more."""
+    """It is not polled any more: its unfinished runs are followed by its account's feed."""
+    Run.objects.filter(task__in=tasks.living(), is_final=False).update(task=None)
     hidden = {"title": "", "prompt": "", "next_poll_at": None, "watched_poll_at": None, "watched_until": None}
     return tasks.living().update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1)
 

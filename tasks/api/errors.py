@@ -89,8 +89,6 @@ def start_errors(task: Task) -> Iterator[None]:
     except NotOurEnvironment as error:
         logger.error("A run of task %s was not started: %s", task.pk, error)
         raise NotSetUp from error
-    except QuotaExceeded:
-        raise
     except NotSent as error:
         message = "No run was started: Trigger.dev cannot be called now. Try again in {} seconds."
         raise RetryLater(message, seconds=error.retry_after) from error

@@ -28,10 +28,11 @@ class ListedRun(Protocol):
 
     data: str
     task_id: UUID | None
+    task__account_id: UUID | None
     task__title: str | None
 
 
-LISTED_COLUMNS = ("data", "task_id", "task__title", "listed_at", "listed_id")
+LISTED_COLUMNS = ("data", "task_id", "task__account_id", "task__title", "listed_at", "listed_id")
 
 
 def json_response(body: dict[str, Any]) -> HttpResponse:
@@ -66,8 +67,10 @@ def tasks_body(tasks: Iterable[EnrichedTask], **more: Any) -> dict[str, Any]:
     return {"status": "success", "tasks": [task_body(task) for task in tasks], **more}
 
 
-def runs_body(runs: Iterable[ListedRun], status: RunsStatus, as_of: datetime | None, **more: Any) -> dict[str, Any]:
-    encoded = b",".join(listed_run(run) for run in runs if is_json_object(run.data))
+def runs_body(
+    runs: Iterable[ListedRun], account_id: UUID, status: RunsStatus, as_of: datetime | None, **more: Any
+) -> dict[str, Any]:
+    encoded = b",".join(listed_run(run, account_id) for run in runs if is_json_object(run.data))
     return run_fields(encoded, status, as_of) | more
 
 
@@ -84,9 +87,10 @@ def run_fields(encoded: bytes, status: RunsStatus, as_of: datetime | None) -> di
     }
 
 
-def listed_run(run: ListedRun) -> bytes:
-    """The run as it is stored, with our two fields at its end."""
-    ours = orjson.dumps({"task_id": run.task_id, "title": run.task__title or None})
+def listed_run(run: ListedRun, account_id: UUID) -> bytes:
+    """The run as it is stored, with our two fields at its end: a run can have several owners, a task has one."""
+    is_own = run.task__account_id == account_id
+    ours = orjson.dumps({"task_id": run.task_id if is_own else None, "title": (is_own and run.task__title) or None})
     return run.data.encode()[:-1] + b"," + ours[1:]
 
 

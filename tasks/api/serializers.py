@@ -32,7 +32,7 @@ from tasks import cron
 from tasks.cron import zones
 from tasks.models import SyncStatus
 from tasks.runs.due import RunsStatus
-from tasks.runs.single import RUN_ID
+from tasks.trigger.responses import is_id
 
 # Characters. Not in the schema: the published one has no bounds.
 MAX_TITLE, MAX_PROMPT, MAX_MODEL = 500, 50_000, 200
@@ -56,7 +56,7 @@ STATUSES = (
 
 
 def parse_run_id(text: str) -> str | None:
-    return text if RUN_ID.fullmatch(text) else None
+    return text if is_id(text) else None
 
 
 class CronField(TextField):

@@ -59,6 +59,7 @@ from tasks.models import Run, Task, TaskQuerySet
 from tasks.runs import account_runs, run_now, single
 from tasks.runs.reading import enrich
 from tasks.runs.single import SeenRun
+from tasks.runs.store import MAX_STATUS
 from tasks.runs.waiting import Waiter, has_left, wait_for_change
 from tasks.schedules.settling import ATTEMPT_WITHIN
 from tasks.trigger.errors import TriggerError
@@ -251,7 +252,9 @@ class TaskRunViewSet(TaskAPIViewSet):
         runs = self.filter_queryset(self.get_queryset()).values_list(*LISTED_COLUMNS, named=True)
         page = self.paginate_queryset(cast(QuerySet[Run], runs))
         fields = cast(KeysetPagination, self.paginator).page_fields() if HISTORY & self.query.keys() else {}
-        return conditional_response(request, runs_body(cast(list[ListedRun], page), status, as_of, **fields))
+        return conditional_response(
+            request, runs_body(cast(list[ListedRun], page), self.listed_account_id, status, as_of, **fields)
+        )
 
     @schema.start_run
     def create(self, request: Request) -> HttpResponse:
@@ -274,7 +277,7 @@ class TaskRunViewSet(TaskAPIViewSet):
         if not wait or seen.is_final or has_changed:
             return response
         connection = self.request.META.get("gunicorn.socket")
-        waiter = Waiter(self.query["runId"], seen.status, has_left=partial(has_left, connection))
+        waiter = Waiter(self.query["runId"], seen.status[:MAX_STATUS], has_left=partial(has_left, connection))
         if not wait_for_change(waiter, seconds=max(0.0, begun + wait - time.monotonic())):
             return response
         return self.run_response(self.retrieved(self.authenticate_again(), is_stored=True))

@@ -35,6 +35,7 @@ OUTCOMES: dict[type[errors.TriggerError], str] = {
     errors.TimedOut: "timed_out",
     errors.Failed: "failed",
     errors.BrokenAnswer: "broken",
+    errors.TooLarge: "too_large",
 }
 CALLS = prometheus_client.Counter(
     "recoup_trigger_calls", "Calls to Trigger.dev by outcome, calls that were not sent included.", ["route", "outcome"]
@@ -186,6 +187,8 @@ def is_failure(route: Route, error: errors.TriggerError | None, *, is_trial: boo
     """
     if isinstance(error, errors.NotReached | errors.TimedOut):
         return True
+    if isinstance(error, errors.TooLarge):
+        return False
     return isinstance(error, errors.Failed | errors.BrokenAnswer) and (route == "runs" or is_trial)
 
 

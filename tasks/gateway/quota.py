@@ -15,20 +15,16 @@ from tasks.trigger.client import Route
 
 # How much of the quota may be used up when a call of this kind is sent: polls, lookups of single runs, writes.
 LANES: Mapping[Route, float] = {"runs": 0.6, "run": 0.8, "schedules": 1.0, "trigger": 1.0}
-# How much of it one account may use for looking up single runs, so that a few accounts cannot stop the polls.
-LOOKUPS_OF_ONE = 0.15
+# How much of it all single runs together, and those of one account, may use: the rest is left to the polls.
+SINGLE_RUNS, LOOKUPS_OF_ONE = 0.3, 0.15
 
 
 def count_call(environment: str, route: Route) -> None:
     """For one call, right before it is sent. Raises NotSent."""
-    maximums = [
-        max(1, int(calls * LANES[route]))
-        for calls in (
-            settings.TRIGGER_CALLS_PER_MINUTE,
-            settings.TRIGGER_CALLS_PER_MINUTE // settings.WEB_CONCURRENCY,
-        )
-    ]
-    exceeded = rate_limits.take(Limit(f"calls:{environment}", *maximums), at=time.time())
+    limits = [part(f"calls:{environment}", LANES[route])]
+    if route == "run":
+        limits.append(part(f"single:{environment}", SINGLE_RUNS))
+    exceeded = rate_limits.take(*limits, at=time.time())
     if exceeded is not None:
         detail = "the calls that may be sent in a minute are used up"
         raise errors.NotSent(detail, retry_after=exceeded.seconds, reason="quota")
@@ -36,8 +32,13 @@ def count_call(environment: str, route: Route) -> None:
 
 def count_lookup(caller: object) -> None:
     """For one run that is not cached. Raises QuotaExceeded."""
-    maximum = max(1, int(settings.TRIGGER_CALLS_PER_MINUTE * LOOKUPS_OF_ONE))
-    exceeded = rate_limits.take(Limit(f"lookups:{caller}", maximum), at=time.time())
+    exceeded = rate_limits.take(part(f"lookups:{caller}", LOOKUPS_OF_ONE), at=time.time())
     if exceeded is not None:
-        detail = f"more than {maximum} runs were looked up within a minute"
+        detail = f"more than {exceeded.limit.maximum} runs were looked up within a minute"
         raise errors.QuotaExceeded(detail, retry_after=exceeded.seconds, reason="lookups")
+
+
+def part(name: str, fraction: float) -> Limit:
+    """Of the quota, and of the part of a worker that counts for itself."""
+    calls = settings.TRIGGER_CALLS_PER_MINUTE
+    return Limit(name, *(max(1, int(n * fraction)) for n in (calls, calls // settings.WEB_CONCURRENCY)))

@@ -24,12 +24,11 @@ class Migration(migrations.Migration):
                 ("polled_at", models.DateTimeField(null=True)),
                 ("next_poll_at", models.DateTimeField()),
                 ("watched_until", models.DateTimeField(db_index=True)),
-                ("unfinished_stored_at", models.DateTimeField(null=True)),
-                ("absent_at", models.DateTimeField(null=True)),
             ],
         ),
         *(
             migrations.AddField("sharedpoll", name, models.DateTimeField(null=True))
             for name in ("newest_as_of", "newest_since", "newest_next_at")
         ),
+        migrations.AddField("sharedpoll", "is_newest_cut", models.BooleanField(default=False)),
     ]

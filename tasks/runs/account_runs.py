@@ -13,15 +13,16 @@ from typing import Any
 from uuid import UUID
 
 from django.db import DatabaseError
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 
 from core.connections import give_connections_back
 from tasks.gateway import upstream
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import background, due, feeds, reading, worker
-from tasks.runs.due import NEVER, RunsStatus
+from tasks.runs.due import NEVER, PollState, RunsStatus
 from tasks.runs.polling import MAX_CALL
 from tasks.runs.reading import OVERDUE_AFTER, WATCHED_FOR
+from tasks.trigger import errors
 
 # What the freshness of a task needs.
 POLL_COLUMNS = ("id", "polled_at", "next_poll_at", "watched_until", "quiet_until", "unfinished_stored_at")
@@ -49,28 +50,30 @@ def ordered(runs: QuerySet[Any]) -> QuerySet[Any]:
 def refresh(account_id: UUID, *, now: datetime, deadline: float) -> tuple[RunsStatus, datetime | None]:
     """Polls what never was, and marks everything as watched. How far the stored runs can be trusted, and until when.
 
-    Raises a TriggerError when the account was never polled, and cannot be now.
+    Raises a TriggerError when nothing is stored, the account was never polled, and it cannot be polled now.
     """
     feed = RunFeed.objects.filter(pk=account_id).first()
     if feed is None or feed.polled_at is None:
-        feed = first_poll(account_id, now=now, deadline=deadline)
-    living = Task.objects.living().filter(account_id=account_id).only(*COLUMNS).order_by()
-    tasks = [task for task in living if reading.can_have_runs(task)]
+        try:
+            feed = first_poll(account_id, now=now, deadline=deadline)
+        except errors.TriggerError:
+            if not RunOwner.objects.filter(account_id=account_id).exists():
+                raise
+            return RunsStatus.STALE, None
+    tasks = list(Task.objects.living().filter(account_id=account_id).only(*COLUMNS).order_by())
     tasks = reading.with_first_polls(tasks, now=now, deadline=deadline)
     shared = SharedPoll.objects.first()
     shared_as_of = (shared.as_of if shared else None) or NEVER
     reading.watch(tasks, shared_as_of=shared_as_of, now=now)
-    watch([account_id], now=now)
-    moments = [feeds.as_of(feed, shared)]
+    state = feeds.state_of(account_id, feed.polled_at or NEVER)
+    until = feeds.as_of(state, shared)
+    watch(feed, state, shared_as_of=shared_as_of, until=until, now=now)
     for task in tasks:
         status, as_of = reading.status_of(task, shared_as_of=shared_as_of, now=now)
         if as_of is None or status is RunsStatus.UNAVAILABLE:
             return RunsStatus.STALE, None
-        moments.append(as_of)
-    as_of = min(moments)
-    if min(feed.next_poll_at, moments[0] + feeds.NEWEST_PAUSE) < now - OVERDUE_AFTER:
-        background.wake()
-    return (RunsStatus.FRESH if due.is_fresh(as_of, now=now) else RunsStatus.STALE), min(as_of, now)
+        until = min(until, as_of)
+    return (RunsStatus.FRESH if due.is_fresh(until, now=now) else RunsStatus.STALE), min(until, now)
 
 
 def first_poll(account_id: UUID, *, now: datetime, deadline: float) -> RunFeed:
@@ -85,27 +88,38 @@ def first_poll(account_id: UUID, *, now: datetime, deadline: float) -> RunFeed:
     return feed
 
 
-def watch(account_ids: Collection[UUID], *, now: datetime) -> None:
-    """At most one write per minute for each account. A read does not fail because of it."""
-    renewed = RunFeed.objects.filter(pk__in=account_ids, watched_until__lt=now + WATCHED_FOR / 2)
-    try:
-        if renewed.exists():
-            renewed.filter(watched_until__lte=now, next_poll_at__gt=now).update(next_poll_at=now)
-            renewed.update(watched_until=now + WATCHED_FOR)
-    except DatabaseError:
-        logger.exception("Accounts could not be marked as watched")
+def watch(feed: RunFeed, state: PollState, *, shared_as_of: datetime, until: datetime, now: datetime) -> None:
+    """Writes at most once a minute, and when an unfinished run has come. A read does not fail because of it."""
+    next_poll = due.next_poll(state, is_watched=True, shared_as_of=shared_as_of)
+    if feed.watched_until <= now:
+        next_poll = min(next_poll, now)
+    is_sooner = next_poll < feed.next_poll_at
+    if is_sooner or feed.watched_until < now + WATCHED_FOR / 2:
+        feed.next_poll_at = min(next_poll, feed.next_poll_at)
+        try:
+            watched = RunFeed.objects.filter(pk=feed.pk)
+            watched.update(watched_until=now + WATCHED_FOR)
+            watched.filter(next_poll_at__gt=feed.next_poll_at).update(next_poll_at=feed.next_poll_at)
+        except DatabaseError:
+            logger.exception("Account %s could not be marked as watched", feed.pk)
+    if min(feed.next_poll_at, until + feeds.NEWEST_PAUSE) < now - OVERDUE_AFTER:
+        background.wake()
 
 
 def follow(run_ids: Collection[str], *, now: datetime) -> None:
     """Somebody waits for these runs: what polls them is watched, and a step is taken at once when one is due."""
+    shared = SharedPoll.objects.first()
+    shared_as_of = (shared.as_of if shared else None) or NEVER
     tasks = Task.objects.living().filter(pk__in=Run.objects.filter(pk__in=run_ids).values("task"))
     rows = list(tasks.only(*COLUMNS))
-    reading.watch(rows, shared_as_of=NEVER, now=now)
-    has_no_task = Q(run__task=None) | Q(run__task__deleted_at__isnull=False)
-    accounts = set(RunOwner.objects.filter(has_no_task, run__in=run_ids).values_list("account_id", flat=True))
+    reading.watch(rows, shared_as_of=shared_as_of, now=now)
+    accounts = set(RunOwner.objects.filter(run__task=None, run__in=run_ids).values_list("account_id", flat=True))
     new = [RunFeed(account_id=pk, next_poll_at=now, watched_until=now + WATCHED_FOR) for pk in accounts]
     RunFeed.objects.bulk_create(new, ignore_conflicts=True)
-    watch(accounts, now=now)
-    is_due = any(task.next_poll_at is not None and task.next_poll_at <= now for task in rows)
-    if is_due or RunFeed.objects.filter(pk__in=accounts, next_poll_at__lte=now).exists():
+    followed = list(RunFeed.objects.filter(pk__in=accounts))
+    for feed in followed:
+        state = feeds.state_of(feed.pk, feed.polled_at or NEVER)
+        watch(feed, state, shared_as_of=shared_as_of, until=feeds.as_of(state, shared), now=now)
+    due_at = [*(task.next_poll_at for task in rows), *(feed.next_poll_at for feed in followed)]
+    if any(at is not None and at <= now for at in due_at):
         background.wake()

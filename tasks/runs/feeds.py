@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
 from tasks.runs import due, store
@@ -34,12 +34,15 @@ from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 
 NEWEST_PAUSE = timedelta(seconds=4)
-# After a longer pause, or more pages, the list begins anew: what lies between is left to the accounts' own lists.
+# How much later than it was created a run may be listed.
+LAG = timedelta(seconds=30)
+# After a longer pause, or more runs, the list begins anew: what lies between is left to the accounts' own lists.
 MAX_GAP, MAX_NEWEST_PAGES = timedelta(minutes=10), 10
-# An account's own list is read at least this often while it is watched.
+# An account's own list is read at least this often while it is watched, and down to its oldest unfinished run.
 EVERY = timedelta(minutes=5)
-# Unfinished runs that a poll retrieves one by one, because its list lacks them.
-MAX_RETRIEVED = 20
+MAX_PAGES = 5
+# Unfinished runs that one poll retrieves, because its list lacks them. The others are not certain meanwhile.
+MAX_RETRIEVED = 5
 
 
 @dataclass
@@ -81,27 +84,41 @@ class FeedPoller:
     def read(self, feed: RunFeed) -> None:
         """One poll. Raises a TriggerError when the list fails."""
         began = self.now()
+        unfinished = list(unfinished_of(feed.account_id))
         try:
-            tag = f"{ACCOUNT_TAG}{feed.account_id}"
-            page = self.client.list_runs(tag=tag, limit=MAX_PAGE, deadline=self.next_deadline())
+            copies = self.read_list(feed.account_id, min((run.created_at for run in unfinished), default=began))
         except errors.TriggerError:
             POLLS.labels("failed").inc()
             raise
-        copies = [copy for copy in read_copies(page.runs) if feed.account_id in copy.tagged]
-        retrieved, lost = self.retrieve_missing(feed.account_id, {copy.id for copy in copies})
+        listed = {copy.id for copy in copies}
+        retrieved, lost = self.retrieve([run for run in unfinished if run.pk not in listed])
         shared_as_of = shared_poll_as_of()
-        for found in (copies, retrieved):
-            store.store_listed(found, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
+        store.store_listed([*copies, *retrieved], as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
         for run in lost:
             certain = last_certain(run, feed.polled_at, shared_as_of)
             Run.objects.filter(pk=run.pk, is_final=False, absent_at=None).update(absent_at=certain)
-        self.plan(feed, began=began, shared_as_of=shared_as_of)
+        next_poll = min(next_poll_of(feed.account_id, began, shared_as_of=shared_as_of), began + EVERY)
+        RunFeed.objects.filter(pk=feed.pk).update(polled_at=began, next_poll_at=next_poll)
         POLLS.labels("account").inc()
 
-    def retrieve_missing(self, account_id: UUID, listed: set[str]) -> tuple[list[RunCopy], list[Run]]:
-        """Unfinished runs that the list lacks; and those of them that could not be retrieved."""
+    def read_list(self, account_id: UUID, reach: datetime) -> list[RunCopy]:
+        copies, after, pages = list[RunCopy](), None, 0
+        while pages == 0 or (after is not None and pages < MAX_PAGES and copies and copies[-1].created_at >= reach):
+            page = self.client.list_runs(
+                tag=f"{ACCOUNT_TAG}{account_id}", limit=MAX_PAGE, after=after, deadline=self.next_deadline()
+            )
+            copies += [copy for copy in read_copies(page.runs) if account_id in copy.tagged]
+            after, pages = page.next, pages + 1
+        return copies
+
+    def retrieve(self, missing: list[Run]) -> tuple[list[RunCopy], list[Run]]:
+        """Unfinished runs that the list lacks, the longest uncertain ones first; and those not retrieved."""
         retrieved, lost = list[RunCopy](), list[Run]()
-        for run in unfinished_of(account_id).exclude(pk__in=listed)[:MAX_RETRIEVED]:
+        missing.sort(key=lambda run: (run.absent_at or EVER, run.created_at))
+        for number, run in enumerate(missing):
+            if number >= MAX_RETRIEVED:
+                lost.append(run)
+                continue
             try:
                 found = self.client.retrieve_run(run.pk, deadline=self.next_deadline())
                 retrieved.append(read_copy(found))
@@ -111,18 +128,6 @@ class FeedPoller:
             except (errors.TriggerError, *UNREADABLE):
                 lost.append(run)
         return retrieved, lost
-
-    def plan(self, feed: RunFeed, *, began: datetime, shared_as_of: datetime) -> None:
-        rows = unfinished_of(feed.account_id).values_list("stored_at", "created_at", "absent_at")
-        unfinished = tuple(Unfinished(*row) for row in rows)
-        state = PollState(polled_at=began, deep_polled_at=began, spread=0.0, unfinished=unfinished)
-        next_poll = due.next_poll(state, is_watched=True, shared_as_of=shared_as_of)
-        RunFeed.objects.filter(pk=feed.pk).update(
-            polled_at=began,
-            next_poll_at=min(next_poll, began + EVERY),
-            unfinished_stored_at=max((run.stored_at for run in unfinished if run.absent_at is None), default=None),
-            absent_at=min((run.absent_at for run in unfinished if run.absent_at is not None), default=None),
-        )
 
     def postpone(self, feed: RunFeed, error: errors.TriggerError) -> None:
         now = self.now()
@@ -140,35 +145,35 @@ class FeedPoller:
         shared = self.claim_newest(began)
         if shared is None:
             return False
-        known_until = shared.newest_as_of
-        has_gap = known_until is None or began - known_until > MAX_GAP
-        reach = (began if known_until is None or has_gap else known_until) - OVERLAP
-        after, pages = None, 0
+        known_until, since = shared.newest_as_of, shared.newest_since
+        reach = began - (LAG if shared.is_newest_cut else OVERLAP)
+        if known_until is None or shared.is_newest_cut or began - known_until > MAX_GAP:
+            since = None
+        else:
+            reach = known_until - OVERLAP
+        after, pages, oldest = None, 0, began
         try:
             while pages == 0 or (after is not None and pages < MAX_NEWEST_PAGES):
                 page = self.client.list_newest_runs(
                     since=reach, limit=MAX_PAGE, after=after, deadline=self.next_deadline()
                 )
-                store.store_listed(
-                    read_copies(page.runs),
-                    as_of=began,
-                    shared_as_of=shared_poll_as_of(),
-                    at=self.now(),
-                    with_new=True,
-                )
+                copies = read_copies(page.runs)
+                store.store_listed(copies, as_of=began, shared_as_of=shared_poll_as_of(), at=self.now(), with_new=True)
                 after, pages = page.next, pages + 1
+                oldest = min([oldest, *(copy.created_at for copy in copies)])
         except errors.TriggerError:
             SharedPoll.objects.update(newest_next_at=self.now() + MIN_RETRY)
             POLLS.labels("failed").inc()
             return False
-        begins_anew = has_gap or after is not None
+        is_cut = after is not None
+        # An account that was polled later than this missed nothing that this list did not bring.
+        if is_cut or since is None:
+            since = (oldest if is_cut else reach) + LAG
         SharedPoll.objects.update(
-            newest_as_of=began,
-            newest_since=began if begins_anew else shared.newest_since,
-            newest_next_at=began + NEWEST_PAUSE,
+            newest_as_of=began, newest_since=since, is_newest_cut=is_cut, newest_next_at=began + NEWEST_PAUSE
         )
-        if begins_anew:
-            RunFeed.objects.filter(watched_until__gt=began, polled_at__lt=began - OVERLAP).update(next_poll_at=began)
+        gap = RunFeed.objects.filter(watched_until__gt=began, polled_at__lt=min(since, began - due.FRESH_FOR))
+        gap.filter(next_poll_at__gt=began).update(next_poll_at=began)
         POLLS.labels("newest").inc()
         return True
 
@@ -185,21 +190,31 @@ class FeedPoller:
 
 
 def unfinished_of(account_id: UUID) -> QuerySet[Run]:
-    """The account's unfinished runs that no task's poll follows. The newest first.
+    """The account's unfinished runs that no task's poll follows.
 
     By the index of unfinished runs: an account can have a million others.
     """
-    has_no_task = Q(task=None) | Q(task__deleted_at__isnull=False)
     is_owned = Exists(RunOwner.objects.filter(run=OuterRef("pk"), account_id=account_id))
-    return Run.objects.filter(has_no_task, is_owned, is_final=False)
+    return Run.objects.filter(is_owned, task=None, is_final=False).order_by()
 
 
-def as_of(feed: RunFeed, shared: SharedPoll | None) -> datetime:
+def state_of(account_id: UUID, polled_at: datetime) -> PollState:
+    """As of a task without a schedule. Not stored: such runs come by several lists."""
+    rows = unfinished_of(account_id).values_list("stored_at", "created_at", "absent_at")
+    unfinished = tuple(Unfinished(*row) for row in rows)
+    return PollState(polled_at=polled_at, deep_polled_at=polled_at, spread=0.0, unfinished=unfinished)
+
+
+def next_poll_of(account_id: UUID, polled_at: datetime, *, shared_as_of: datetime) -> datetime:
+    return due.next_poll(state_of(account_id, polled_at), is_watched=True, shared_as_of=shared_as_of)
+
+
+def as_of(state: PollState, shared: SharedPoll | None) -> datetime:
     """Until when the stored runs were certainly what Trigger.dev has. The feed was polled."""
-    polled_at = feed.polled_at or NEVER
+    polled_at = known_until = state.polled_at or NEVER
     newest_as_of, newest_since = (shared.newest_as_of, shared.newest_since) if shared else (None, None)
-    has_no_gap = newest_since is not None and polled_at >= newest_since - OVERLAP
-    known_until = max(polled_at, newest_as_of) if newest_as_of is not None and has_no_gap else polled_at
-    shared_as_of = shared.as_of if shared else None
-    unfinished = due.as_of(feed.absent_at or EVER, polled_at, feed.unfinished_stored_at, shared_as_of)
+    if newest_as_of is not None and newest_since is not None and polled_at >= newest_since:
+        known_until = max(polled_at, newest_as_of)
+    stored_at = max((run.stored_at for run in state.unfinished if run.absent_at is None), default=None)
+    unfinished = due.as_of(due.quiet_until(state), polled_at, stored_at, shared.as_of if shared else None)
     return min(known_until, unfinished or NEVER)

@@ -108,8 +108,6 @@ def without_nested(run: Run) -> Run:
 
 
 def without_related(run: Run, hidden: set[str]) -> Run:
-    if not hidden:
-        return run
     kept: dict[str, Any] = {}
     for role, value in (run.get("relatedRuns") or {}).items():
         if isinstance(value, list):

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import prometheus_client
 from django.db import connection, transaction
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Model, QuerySet
 
 from tasks.cron import calendar
 from tasks.models import MissedRun, Run, RunFeed, RunOwner, RunRequest, SharedPoll, Task
@@ -222,11 +222,7 @@ class Poller:
         with transaction.atomic():
             SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
             shared = SharedPoll.objects.select_for_update().get()
-            counts = [
-                model.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False).count()
-                for model in (Task, RunFeed)
-            ]
-            is_wanted = sum(counts) >= max(MIN_SHARED, 2 * shared.pages + 1)
+            is_wanted = count_with_unfinished(now) >= max(MIN_SHARED, 2 * shared.pages + 1)
             if is_wanted and shared.next_at <= now:
                 SharedPoll.objects.update(next_at=now + LEASE)
                 return True
@@ -258,11 +254,8 @@ class Poller:
                 task = Task.objects.filter(runs=run)
                 task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
                 task.filter(quiet_until__gt=certain).update(quiet_until=certain)
-            rest = list(absent.filter(Q(task=None) | Q(task__deleted_at__isnull=False)))
-            for run in rest:
-                certain = last_certain(run, None, before)
-                Run.objects.filter(pk=run.pk).update(absent_at=certain)
-                note_absent([run], certain=certain, now=self.now())
+            for run in absent.filter(task=None):
+                Run.objects.filter(pk=run.pk).update(absent_at=last_certain(run, None, before))
             pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
             SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
 
@@ -365,11 +358,11 @@ def needs_tag(task: Task, state: PollState, *, is_deep: bool) -> bool:
     return is_deep or has_unfinished or state.polled_at < state.request_open_until
 
 
-def note_absent(runs: Sequence[Run], *, certain: datetime, now: datetime) -> None:
-    """The shared list lacked these runs: what their accounts show is certain until then, and they are due."""
-    feeds = RunFeed.objects.filter(pk__in=RunOwner.objects.filter(run__in=runs).values("account_id"))
-    feeds.filter(next_poll_at__gt=now).update(next_poll_at=now)
-    feeds.filter(Q(absent_at=None) | Q(absent_at__gt=certain)).update(absent_at=certain)
+def count_with_unfinished(now: datetime) -> int:
+    """The watched tasks and accounts that would otherwise be polled each for its unfinished runs."""
+    tasks = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False).count()
+    owners = RunOwner.objects.filter(run__in=Run.objects.filter(task=None, is_final=False)).values("account_id")
+    return tasks + RunFeed.objects.filter(watched_until__gt=now, account_id__in=owners).count()
 
 
 def drop_unknown(run: Run, *, now: datetime) -> bool:

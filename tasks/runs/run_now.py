@@ -66,6 +66,8 @@ def store_started(task: Task, run_id: str, *, at: datetime) -> None:
     copy = replace(read_copy(started_run(task, run_id, at=at)), updated_at=task.created_at)
     lock_tasks(Task.objects.filter(pk=task.pk))
     store([(copy, False)], task, as_of=at, shared_as_of=at, at=at)
+    # A list may have brought it a moment ago, without its task.
+    StoredRun.objects.filter(pk=run_id, task=None, owners__account_id=task.account_id).update(task=task)
     Task.objects.filter(pk=task.pk).update(unfinished_stored_at=at, **newest_of(task))
     Task.objects.filter(pk=task.pk).poll_soon(at=at)
 

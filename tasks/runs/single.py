@@ -30,6 +30,8 @@ from tasks.trigger import errors
 
 RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}", re.ASCII)
 UNFINISHED_FOR, FINAL_FOR, UNKNOWN_FOR = timedelta(seconds=2), timedelta(hours=1), timedelta(seconds=5)
+# How long after its creation a run may be unknown to a replica.
+NEW_FOR = timedelta(minutes=2)
 # Bytes. A larger run is not cached.
 MAX_CACHED = 1024 * 1024
 
@@ -93,9 +95,7 @@ def retrieve(
     try:
         seen = as_seen(caller, fetch_once(run_id, deadline=deadline, newer_than=newer_than), account_id=account_id)
     except errors.NotFound:
-        # Trigger.dev forgets old runs; those that have ended are still history.
-        seen = stored_run(caller, run_id, account_id=account_id)
-        seen = seen if seen is not None and seen.is_final else None
+        seen = stored_run(caller, run_id, account_id=account_id, is_unknown=True)
     except errors.TriggerError:
         seen = stored_run(caller, run_id, account_id=account_id)
         if seen is None:
@@ -132,13 +132,14 @@ def fetch(run_id: str, *, deadline: float) -> RetrievedRun:
     has_presigned = any(key in run for key in PRESIGNED)
     updated_at = store.optional_timestamp(run["updatedAt"])
     retrieved = RetrievedRun(run["id"], encode(run).encode(), run["status"], updated_at, owners, now, has_presigned)
-    is_final = all(item["status"] in FINAL for item in all_runs) and not has_presigned
-    if len(retrieved.encoded) <= MAX_CACHED:
-        cache.set(run_name(run_id), retrieved, (FINAL_FOR if is_final else UNFINISHED_FOR).total_seconds())
+    # Before others see it in the cache: who waits for it reads the stored status.
     try:
         store.store_retrieved(run, owners[run["id"]], as_of=now)
     except DatabaseError:
         logger.exception("The retrieved run %s could not be stored", run_id)
+    is_final = all(item["status"] in FINAL for item in all_runs) and not has_presigned
+    if len(retrieved.encoded) <= MAX_CACHED:
+        cache.set(run_name(run_id), retrieved, (FINAL_FOR if is_final else UNFINISHED_FOR).total_seconds())
     return retrieved
 
 
@@ -157,9 +158,15 @@ def as_seen(caller: Account, run: RetrievedRun, *, account_id: UUID | None) -> S
     return SeenRun(encoded, run.status, RunsStatus.FRESH, run.as_of, run.has_presigned)
 
 
-def stored_run(caller: Account, run_id: str, *, account_id: UUID | None) -> SeenRun | None:
-    """The copy that lists show, without payload and output."""
+def stored_run(caller: Account, run_id: str, *, account_id: UUID | None, is_unknown: bool = False) -> SeenRun | None:
+    """The copy that lists show, without payload and output.
+
+    `is_unknown`: Trigger.dev does not know it. It forgets old runs, whose end is still history, and its replicas do not
+    know the newest ones yet.
+    """
     run = Run.objects.select_related("task").filter(pk=run_id).first()
+    if is_unknown and run is not None and not run.is_final and run.created_at < timezone.now() - NEW_FOR:
+        return None
     owners: Collection[UUID] = RunOwner.objects.filter(run=run_id).values_list("account_id", flat=True)
     if run is None or not visible(caller, {run_id: frozenset(owners)}, account_id=account_id):
         return None

@@ -6,9 +6,11 @@ come in another order than they were sent, and replicas lag behind.
 
 import json
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +21,7 @@ from django.db.models import Q, QuerySet
 
 from core.text import parse_timestamp, parse_uuid
 from tasks.models import Run, RunOwner, Task
+from tasks.runs.owners import ACCOUNT_TAG
 from tasks.trigger import types
 from tasks.trigger.responses import as_text
 
@@ -29,9 +32,10 @@ FINAL = frozenset(
 # Addresses in a retrieved run, which expire.
 PRESIGNED = ("payloadPresignedUrl", "outputPresignedUrl")
 LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns", *PRESIGNED)
-ACCOUNT_TAG = "account:"
 # How many runs a list shows with a task.
 RECENT = 5
+# Characters of a status that a row keeps.
+MAX_STATUS = 40
 # Bytes. A larger item is stored without its metadata.
 MAX_DATA = 64 * 1024
 # Two different copies this close together may be in either order: the clocks of Trigger.dev's servers differ by ms.
@@ -63,6 +67,10 @@ class RunCopy:
         return self.status in FINAL
 
 
+# A copy with whether it was found by schedule, and the task that it was found for.
+Owned = tuple[RunCopy, bool, Task | None]
+
+
 def read_copies(items: Iterable[types.Run]) -> list[RunCopy]:
     """Items of a list. One that lacks what a row needs is skipped and counted; the others are stored."""
     found = []
@@ -83,7 +91,7 @@ def read_copy(item: types.Run) -> RunCopy:
     accounts = (parse_uuid(tag.removeprefix(ACCOUNT_TAG)) for tag in tags)
     return RunCopy(
         id=raw["id"],
-        status=as_text(raw["status"])[:40],
+        status=as_text(raw["status"])[:MAX_STATUS],
         task_identifier=as_text(raw.get("taskIdentifier"))[:200],
         created_at=created_at,
         started_at=optional_timestamp(raw.get("startedAt")),
@@ -106,9 +114,9 @@ def data_of(raw: dict[str, Any]) -> str:
     """The item as JSON text, without what a list never has; over MAX_DATA also without its metadata."""
     item = {key: value for key, value in raw.items() if key not in LEFT_OUT_OF_LISTS}
     text = encode(item)
-    if len(text) > MAX_DATA:
+    if len(text.encode()) > MAX_DATA:
         text = encode({**{key: value for key, value in item.items() if key != "metadata"}, "metadataOmitted": True})
-    if len(text) > MAX_DATA:
+    if len(text.encode()) > MAX_DATA:
         raise ValueError("too large")
     return text
 
@@ -151,49 +159,63 @@ def store(
     """
     stored = Run.objects.in_bulk([copy.id for copy, _ in copies])
     new: dict[str, tuple[RunCopy, bool]] = {}
-    owned = []
+    owned = list[Owned]()
     for copy, is_scheduled in copies:
         run = stored.get(copy.id)
-        if run is None or is_current(copy, run):
-            owned.append((copy, is_scheduled, task))
         if run is None:
             former = new.get(copy.id)
             if former is None or copy.updated_at >= former[0].updated_at:
                 new[copy.id] = (copy, is_scheduled or bool(former and former[1]))
-        else:
-            update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
+            continue
+        if is_current(copy, run):
+            owned.append((copy, is_scheduled, task))
+        update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
     Run.objects.bulk_create(
         [as_row(copy, task, is_scheduled=is_scheduled, at=at) for copy, is_scheduled in new.values()],
         ignore_conflicts=True,
     )
-    add_owners(owned)
+    store_owners([*owned, *((copy, is_scheduled, task) for copy, is_scheduled in new.values())])
 
 
-def add_owners(owned: Iterable[tuple[RunCopy, bool, Task | None]]) -> None:
-    """Each copy comes with whether it was found by schedule, and the task that it was found for."""
-    RunOwner.objects.bulk_create(
-        [
-            RunOwner(run_id=copy.id, account_id=account_id, created_at=copy.created_at)
-            for copy, is_scheduled, task in owned
-            for account_id in owners_of(copy, task, is_scheduled=is_scheduled)
-        ],
-        ignore_conflicts=True,
-    )
+def store_owners(owned: Iterable[Owned]) -> None:
+    """What a current copy says of its owners: tags name all of them, else a schedule one more."""
+    newest = {copy.id: (copy, is_scheduled, task) for copy, is_scheduled, task in owned}
+    stored = defaultdict[str, dict[UUID, RunOwner]](dict)
+    for owner in RunOwner.objects.filter(run__in=newest):
+        stored[owner.run_id][owner.account_id] = owner
+    new, wrong = list[RunOwner](), list[int]()
+    for copy, is_scheduled, task in newest.values():
+        owners, known = owners_of(copy, task, is_scheduled=is_scheduled), stored[copy.id]
+        moved = {account_id for account_id, owner in known.items() if owner.created_at != copy.created_at}
+        former = known.keys() - owners if copy.has_account_tag else set[UUID]()
+        wrong += [known[account_id].pk for account_id in former | moved]
+        added = (owners - known.keys()) | (moved - former)
+        new += [RunOwner(run_id=copy.id, account_id=pk, created_at=copy.created_at) for pk in added]
+    if wrong:
+        RunOwner.objects.filter(pk__in=wrong).delete()
+    RunOwner.objects.bulk_create(new, ignore_conflicts=True)
 
 
 def store_listed(
     copies: Sequence[RunCopy], *, as_of: datetime, shared_as_of: datetime, at: datetime, with_new: bool
 ) -> None:
-    """Copies from a list about many tasks or accounts. `with_new`: also tagged runs that are not stored yet."""
+    """Copies from a list about many tasks or accounts. `with_new`: also tagged runs that are not stored yet.
+
+    Most copies of such a list say nothing new: for them no row is locked.
+    """
+    known = Run.objects.in_bulk([copy.id for copy in copies])
+    copies = [copy for copy in copies if is_news(copy, known.get(copy.id), with_new=with_new)]
+    if not copies:
+        return
     ids = [copy.id for copy in copies]
     with transaction.atomic():
         tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
         stored = Run.objects.filter(Q(task__in=tasks) | Q(task=None)).in_bulk(ids)
-        owned, new = list[tuple[RunCopy, bool, Task | None]](), dict[str, RunCopy]()
+        owned, new = list[Owned](), dict[str, RunCopy]()
         for copy in copies:
             run = stored.get(copy.id)
             if run is None:
-                if with_new and copy.tagged:
+                if copy.id not in known and (copy.id not in new or copy.updated_at >= new[copy.id].updated_at):
                     new[copy.id] = copy
                 continue
             task = tasks[run.task_id] if run.task_id else None
@@ -202,9 +224,15 @@ def store_listed(
             update(run, copy, task, is_scheduled=run.is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
         rows = [as_row(copy, None, is_scheduled=False, at=at) for copy in new.values()]
         Run.objects.bulk_create(rows, ignore_conflicts=True)
-        add_owners([*owned, *((copy, False, None) for copy in new.values())])
+        store_owners([*owned, *((copy, False, None) for copy in new.values())])
         for task in tasks.values():
             Task.objects.filter(pk=task.pk).update(**newest_of(task))
+
+
+def is_news(copy: RunCopy, run: Run | None, *, with_new: bool) -> bool:
+    if run is None:
+        return with_new and bool(copy.tagged)
+    return supersedes(copy, run) or run.absent_at is not None
 
 
 def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetime) -> None:
@@ -217,8 +245,10 @@ def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetim
                 Run.objects.bulk_create([as_row(copy, None, is_scheduled=False, at=as_of)], ignore_conflicts=True)
                 rows = [RunOwner(run_id=copy.id, account_id=pk, created_at=copy.created_at) for pk in owners]
                 RunOwner.objects.bulk_create(rows, ignore_conflicts=True)
-        elif run is not None and (supersedes(copy, run) or run.absent_at is not None):
+        elif run is not None:
             store_listed(copies, as_of=as_of, shared_as_of=as_of - TIE, at=as_of, with_new=False)
+            if copy.has_account_tag and is_current(copy, run):
+                store_owners([(copy, run.is_scheduled, None)])
 
 
 def is_current(copy: RunCopy, run: Run) -> bool:
@@ -242,13 +272,18 @@ def newest_of(task: Task) -> dict[str, str]:
 
 def is_json_object(text: str) -> bool:
     """False for a damaged row, which must not break the list that it is in."""
-    for loads in (orjson.loads, json.loads):  # orjson refuses half of a surrogate pair
+    for loads in (orjson.loads, partial(json.loads, parse_constant=refuse)):  # orjson refuses half of a surrogate pair
         try:
-            return isinstance(loads(text), dict)
-        except (ValueError, RecursionError):
+            if text[:1] == "{" and text[-1:] == "}" and "id" in loads(text):
+                return True
+        except (TypeError, ValueError, RecursionError):
             continue
     SKIPPED.labels("damaged").inc()
     return False
+
+
+def refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def as_row(copy: RunCopy, task: Task | None, *, is_scheduled: bool, at: datetime) -> Run:
@@ -276,7 +311,9 @@ def columns(copy: RunCopy) -> dict[str, Any]:
 
 def task_shown_with(copy: RunCopy, task: Task | None, *, is_scheduled: bool) -> Task | None:
     """A run that its tags give to another account, or that only claims the task by a tag, is not shown under it."""
-    if task is None or task.account_id not in owners_of(copy, task, is_scheduled=is_scheduled):
+    if task is None or task.deleted_at is not None:
+        return None  # what is left of a deleted task is followed by its account
+    if task.account_id not in owners_of(copy, task, is_scheduled=is_scheduled):
         return None
     return task
 
@@ -296,7 +333,6 @@ def update(
         elif run.task_id == task.pk and copy.has_account_tag and not is_shown:
             # Tags that came later give the run to another account.
             changes["task"] = None
-            RunOwner.objects.filter(run=run, account_id=task.account_id).delete()
     if is_scheduled and not run.is_scheduled:
         changes["is_scheduled"] = True
     if changes:

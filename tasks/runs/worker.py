@@ -1,5 +1,6 @@
 """Steps of polling with the process's client and the clock of the database: for the worker and for `sync_runs`."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +10,7 @@ from functools import cache
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, connection, connections, transaction
 from django.utils import timezone
 
 from tasks.gateway import upstream
@@ -23,6 +24,8 @@ DELETE_BATCH = 500
 RUN_ID = re.compile(r"run_\w+")
 
 Row = TypeVar("Row")
+
+logger = logging.getLogger(__name__)
 
 
 def database_now() -> datetime:
@@ -45,7 +48,12 @@ def feed_poller(*, now: Callable[[], datetime] = database_now) -> FeedPoller:
 
 def poll_due() -> int:
     """One step: the lists that serve many, and a batch of accounts and of tasks. How many of these were due."""
-    return feed_poller().step(in_threads) + poller().step(in_threads)
+    try:
+        accounts = feed_poller().step(in_threads)
+    except DatabaseError:  # the tasks are polled all the same
+        logger.exception("The feeds of accounts could not be polled")
+        accounts = 0
+    return accounts + poller().step(in_threads)
 
 
 def finish() -> None:

@@ -67,18 +67,24 @@ def deduplication_key(task_id: UUID) -> str:
 def task_id_of(schedule: Schedule) -> UUID | None:
     """The task that the schedule names as its own; None for a schedule that is not ours.
 
-    Ours start our task, and have an externalId and a key that name the same task id, or that externalId and no key.
+    Ours start our task, and have an externalId and a key that name the same task id, or are adoptable.
     """
     task_id = parse_uuid(schedule.external_id)
     if task_id is None or schedule.is_declarative or schedule.task != settings.TRIGGER_TASK_IDENTIFIER:
         return None
-    return task_id if schedule.key in (None, deduplication_key(task_id)) else None
+    return task_id if schedule.key == deduplication_key(task_id) or is_adoptable(schedule) else None
 
 
 def can_belong(desired: DesiredSchedule, schedule: Schedule) -> bool:
     """Whether it can be this task's schedule: it has the task's key, or was adopted. A declarative one never is."""
-    is_adoptable = schedule.task == desired.task and schedule.external_id in (None, "", desired.external_id)
-    return not schedule.is_declarative and (schedule.key == desired.key or is_adoptable)
+    is_named = schedule.task == desired.task and schedule.external_id in (None, "", desired.external_id)
+    is_ours = schedule.key == desired.key or (is_named and is_adoptable(schedule))
+    return is_ours and not schedule.is_declarative
+
+
+def is_adoptable(schedule: Schedule) -> bool:
+    """Without a key, and where no namespace is set. One with another key belongs to another copy of the database."""
+    return schedule.key is None and not settings.TRIGGER_NAMESPACE
 
 
 def plan(desired: DesiredSchedule, schedule: Schedule | None) -> Step:

@@ -61,3 +61,7 @@ class Failed(TriggerError):
 
 class BrokenAnswer(TriggerError):
     """Trigger.dev sent an unexpected answer"""
+
+
+class TooLarge(BrokenAnswer):
+    """Trigger.dev sent an answer that is too large"""

@@ -34,7 +34,7 @@ def read_body(response: requests.Response) -> bytes:
     while chunk := response.raw.read1(64 * 1024, decode_content=True):
         body += chunk
         if len(body) > MAX_BODY:
-            raise errors.BrokenAnswer(f"the answer is longer than {MAX_BODY} bytes")
+            raise errors.TooLarge(f"more than {MAX_BODY} bytes")
     return bytes(body)
 
 

@@ -136,7 +136,7 @@ def test_the_history_of_anothers_task_is_empty(cast: Cast, task: Task, trigger: 
         ({"created_before": "2026-11-22T09:00:00"}, "created_before must be a time with a time zone"),
         ({"created_before": "0001-01-01T00:00:00+14:00"}, "created_before must be a time with a time zone"),
         ({"cursor": "x"}, "cursor must be the next_cursor of an earlier answer"),
-        ({"cursor": "MS4zZjBlOWE1Mi02ZDBmLTRjNWUtOWE1NC0wYTJmMmQ4YzdlMTE"}, "cursor must be"),
+        ({"cursor": "MS7DqQ"}, "cursor must be"),
         ({"task_id": "1"}, "task_id must be a UUID"),
         ({"runId": "run_x", "status": "FAILED"}, "status is for a list of runs"),
         ({"runId": "run_x", "cursor": "x"}, "cursor is for a list of runs"),
@@ -168,7 +168,20 @@ def test_a_listed_run_that_cannot_be_stored_hides_no_other(
     assert sum(len(json.dumps(run)) for run in body["runs"]) < 200_000
 
 
-@pytest.mark.parametrize("data", ["", "{", "null", "[1]", '{"id": 1}}', "\ud83d".encode("utf-8", "replace").decode()])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "{",
+        "{}",
+        '{"id": "x"} ',
+        '{"id": NaN}',
+        "null",
+        "[1]",
+        '{"id": 1}}',
+        "\ud83d".encode("utf-8", "replace").decode(),
+    ],
+)
 def test_a_damaged_row_never_breaks_an_account(
     alice_api: ContractClient, task: Task, trigger: Standin, data: str
 ) -> None:

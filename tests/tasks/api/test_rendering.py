@@ -25,7 +25,7 @@ def test_a_rendered_task_equals_the_serializer_in_fields_order_and_values(cast: 
     assert {name: task[name] for name in serialized} == serialized
 
 
-def test_a_rendered_list_of_runs_has_the_fields_of_the_serializer() -> None:
-    body = json.loads(json_response(runs_body([], RunsStatus.STALE, None, next_cursor=None)).content)
+def test_a_rendered_list_of_runs_has_the_fields_of_the_serializer(cast: Cast) -> None:
+    body = json.loads(json_response(runs_body([], cast.alice.pk, RunsStatus.STALE, None, next_cursor=None)).content)
     assert list(body) == list(TaskRunListResponseSerializer().fields)
     assert body == {"status": "success", "runs": [], "runs_status": "stale", "runs_as_of": None, "next_cursor": None}

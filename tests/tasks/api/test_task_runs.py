@@ -5,11 +5,13 @@ import pytest
 import time_machine
 
 from demo.standin.faults import Fault
+from demo.standin.messages import Request
 from demo.standin.run_json import STATUSES
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun, State
+from tasks.runs import worker
 from tasks.runs.store import LEFT_OUT_OF_LISTS
-from tests.cast import Cast, make_key
+from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 
 PATH = "/api/tasks/runs"
@@ -96,6 +98,47 @@ def test_after_a_429_of_trigger_retry_after_is_the_rate_limit_reset(
     trigger.faults.add(Fault("rate_limit", seconds=17))
     response = alice_api.get(PATH)
     assert (response.status_code, response["Retry-After"]) == (500, "17")
+
+
+def test_what_is_stored_is_listed_also_where_the_account_was_never_asked_for(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    schedule = {"id": "sched_a", "externalId": str(task.pk)}
+    trigger.state.add_run(StandinRun("t", trigger.state.now - 60, schedule=schedule, kind="SCHEDULED"))
+    alice_api.get("/api/tasks")
+    trigger.faults.add(Fault("hang"))
+    for query in ({}, {"task_id": str(task.pk)}):
+        body = alice_api.get(PATH, query).json()
+        assert (len(body["runs"]), body["runs_status"], body["runs_as_of"]) == (1, "stale", None)
+
+
+def test_a_run_that_was_just_started_is_shown_where_a_replica_does_not_know_it_yet(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    (run,) = alice_api.post(PATH, {"id": str(task.pk)}, format="json").json()["runs"]
+    trigger.faults.add(Fault("status", path="/api/v3/runs/*", status=404, message="Run not found"))
+    with later(seconds=5):
+        assert alice_api.get(PATH, {"runId": run["id"]}).json()["runs_status"] == "stale"
+
+
+def test_a_run_that_a_list_has_brought_while_it_was_started_is_its_tasks(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    for path in (PATH, "/api/tasks"):
+        alice_api.get(path)
+    clock.shift(6.5)
+
+    def read_newest(request: Request) -> None:
+        if request.method == "POST":
+            worker.feed_poller().poll_newest()
+
+    trigger.after = read_newest
+    (run,) = alice_api.post(PATH, {"id": str(task.pk)}, format="json").json()["runs"]
+    (shown,) = alice_api.get("/api/tasks").json()["tasks"]
+    assert [recent["id"] for recent in shown["recent_runs"]] == [run["id"]]
 
 
 # --- One run ---------------------------------------------------------------------------------------------------------

@@ -4,14 +4,17 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import time_machine
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
-from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
-from tasks.runs import feeds
+from tasks.models import Run, RunFeed, RunOwner, SharedPoll
+from tasks.runs import feeds, worker
 from tasks.runs.background import run_steps
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
@@ -60,7 +63,7 @@ def test_many_accounts_share_the_list_of_newest_runs(
     for api in apis:
         api.get(PATH)
     trigger.asked.clear()
-    runs = [add_run(trigger, person, age=0) for person in people]
+    runs = [add_run(trigger, person, age=0, starts_after=0, ends_after=1) for person in people]
     clock.shift(6.5)
     for api in apis:
         api.get(PATH)
@@ -178,22 +181,155 @@ def test_the_runs_of_a_deleted_task_are_followed_by_its_account(
     task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
     schedule = {"id": "sched_a", "externalId": str(task.pk)}
     run = trigger.state.add_run(
-        StandinRun("customer-prompt-task", trigger.state.now, schedule=schedule, kind="SCHEDULED", ends_after=10)
+        StandinRun("customer-prompt-task", trigger.state.now, schedule=schedule, kind="SCHEDULED", ends_after=20)
     )
     assert listed(alice_api) == [run.id]
-    Task.objects.update(deleted_at=timezone.now(), next_poll_at=None, title="")
-    trigger.state.remove_run(run.id)
-    trigger.state.add_run(replace(run, schedule=None))
-    clock.shift(30)
-    RunFeed.objects.update(next_poll_at=timezone.now())
-    status(alice_api)
+    assert alice_api.delete("/api/tasks", {"id": str(task.pk)}, format="json").status_code == 200
+    assert old_while_fresh(alice_api, trigger, run, clock, seconds=40) <= 10
     (shown,) = alice_api.get(PATH).json()["runs"]
-    assert (shown["id"], shown["status"], shown["task_id"], shown["title"]) == (
-        run.id,
-        "COMPLETED",
-        str(task.pk),
-        None,
-    )
+    assert (shown["id"], shown["status"], shown["title"]) == (run.id, "COMPLETED", None)
+
+
+def old_while_fresh(
+    api: ContractClient, trigger: Standin, run: StandinRun, clock: time_machine.Traveller, *, seconds: int
+) -> float:
+    """For how long after its end the run was shown as unfinished in a list called fresh, in seconds."""
+    longest = 0.0
+    for _ in range(seconds):
+        clock.shift(1)
+        run_steps()
+        body = api.get(PATH).json()
+        is_old = any(one["id"] == run.id and one["status"] != "COMPLETED" for one in body["runs"])
+        if body["runs_status"] == "fresh" and is_old:
+            longest = max(longest, trigger.state.now - run.created - run.ends_after)
+    return longest
+
+
+def test_an_unfinished_run_that_the_newest_list_has_brought_is_followed(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    alice_api.get(PATH)
+    clock.shift(8)
+    run = add_run(trigger, cast.alice, age=0, ends_after=150)
+    assert old_while_fresh(alice_api, trigger, run, clock, seconds=200) <= 10
+
+
+def test_an_account_that_was_not_watched_knows_that_its_unfinished_run_is_old(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """Others have kept the list of newest runs going, which has brought it."""
+    charlie = with_key(make_key(cast.charlie))
+    for api in (alice_api, charlie):
+        api.get(PATH)
+    clock.shift(95)
+    for _ in range(2):
+        alice_api.get(PATH)
+        clock.shift(8)
+    add_run(trigger, cast.charlie, age=0, ends_after=30)
+    for _ in range(40):
+        clock.shift(4)
+        alice_api.get(PATH)
+    assert status(charlie) == "stale"
+    body = charlie.get(PATH).json()
+    assert (body["runs_status"], body["runs"][0]["status"]) == ("fresh", "COMPLETED")
+
+
+def test_a_run_that_many_newer_ones_hide_is_missing_from_nothing_that_is_fresh(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    alice_api.get(PATH)
+    clock.shift(5)
+    alice_api.get(PATH)
+    for _ in range(1100):
+        trigger.state.add_run(StandinRun("customer-prompt-task", trigger.state.now, kind="SCHEDULED"))
+    add_run(trigger, cast.alice, age=5)
+    missing = 0
+    for second in range(4, 60, 4):
+        clock.shift(4)
+        run_steps()
+        body = alice_api.get(PATH).json()
+        missing = second if body["runs_status"] == "fresh" and not body["runs"] else missing
+    assert missing <= 10
+
+
+def test_huge_runs_of_one_account_do_not_stop_the_newest_list(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    alice_api.get(PATH)
+    for _ in range(6):
+        add_run(trigger, cast.charlie, age=0, metadata={"x": "y" * 6_000_000})
+    clock.shift(8)
+    run_steps()
+    assert status(alice_api) == "fresh"
+    assert Run.objects.filter(data__contains="metadataOmitted").count() == 6
+
+
+def test_a_list_in_which_nothing_is_new_writes_no_run_and_no_task(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    for _ in range(50):
+        alice_api.post(PATH, {"id": str(task.pk)}, format="json")
+    for _ in range(4):
+        clock.shift(5)
+        for path in (PATH, "/api/tasks"):
+            alice_api.get(path)
+    clock.shift(5)
+    with CaptureQueriesContext(connection) as queries:
+        assert worker.feed_poller().poll_newest()
+    written = [query["sql"] for query in queries if query["sql"].split()[0] in ("UPDATE", "INSERT", "DELETE")]
+    assert {sql.split('"')[1] for sql in written} <= {"tasks_sharedpoll", "tasks_runfeed"}
+
+
+# --- Whose they are --------------------------------------------------------------------------------------------------
+
+
+def test_a_run_of_two_accounts_shows_the_task_to_its_owner_only(
+    alice_api: ContractClient, cast: Cast, trigger: Standin
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a", title="Secret")
+    schedule = {"id": "sched_a", "externalId": str(task.pk)}
+    tags = [f"account:{person.pk}" for person in (cast.alice, cast.charlie)]
+    trigger.state.add_run(StandinRun("t", trigger.state.now - 60, tags=tags, schedule=schedule, kind="SCHEDULED"))
+    shown = [
+        (run["task_id"], run["title"])
+        for api in (alice_api, with_key(make_key(cast.charlie)))
+        for run in api.get(PATH).json()["runs"]
+    ]
+    assert shown == [(str(task.pk), "Secret"), (None, None)]
+
+
+@pytest.mark.parametrize("by", ["payload", "schedule"])
+def test_a_tag_that_comes_later_takes_the_run_from_whom_it_was_stored_for(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller, by: str
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    named: dict[str, Any] = {
+        "payload": {"payload": {"accountId": str(cast.alice.pk)}},
+        "schedule": {"schedule": {"id": "sched_a", "externalId": str(task.pk)}, "kind": "SCHEDULED"},
+    }
+    run = trigger.state.add_run(StandinRun("create-content", trigger.state.now - 5, ends_after=500, **named[by]))
+    assert alice_api.get(PATH, {"runId": run.id}).status_code == 200
+    trigger.state.remove_run(run.id)
+    trigger.state.add_run(replace(run, tags=[f"account:{cast.charlie.pk}"], ends_after=15))
+    clock.shift(12)
+    assert listed(with_key(make_key(cast.charlie))) == [run.id]
+    assert listed(alice_api) == []
+
+
+def test_a_run_of_ours_is_listed_at_the_time_that_trigger_says(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    alice_api.get(PATH)
+    trigger.before = lambda request: clock.shift(1.5) if request.method == "POST" else None
+    alice_api.post(PATH, {"id": str(task.pk)}, format="json")
+    trigger.before = lambda request: None
+    for _ in range(10):
+        clock.shift(3)
+        status(alice_api)
+    (run,) = alice_api.get(PATH).json()["runs"]
+    assert len(alice_api.get(PATH, {"created_after": run["createdAt"]}).json()["runs"]) == 1
 
 
 def test_many_unfinished_runs_of_accounts_are_followed_by_the_shared_list(

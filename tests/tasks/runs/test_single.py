@@ -143,7 +143,7 @@ def test_a_foreign_run_costs_and_says_what_an_unknown_one_does(
 def test_who_looks_up_too_many_runs_gets_a_429_and_leaves_the_others_theirs(
     alice_api: ContractClient, cast: Cast, trigger: Standin, settings: Settings, clock: time_machine.Traveller
 ) -> None:
-    settings.TRIGGER_CALLS_PER_MINUTE = 100
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 100, 1
     own = add_run(trigger, [f"account:{cast.alice.pk}"])
     statuses = [alice_api.get(PATH, {"runId": f"run_{number}"}).status_code for number in range(20)]
     permitted = int(100 * LOOKUPS_OF_ONE)

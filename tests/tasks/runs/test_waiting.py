@@ -232,8 +232,11 @@ def test_credential_and_access_are_checked_again(
 
 
 def test_a_run_that_vanishes_while_one_waits_is_a_404_after_the_wait(
-    alice_api: ContractClient, run: StandinRun, trigger: Standin, clock: time_machine.Traveller
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
+    generated()
+    tags = [f"account:{cast.alice.pk}"]
+    run = trigger.state.add_run(StandinRun("t", trigger.state.now - 600, tags=tags, stuck_as="EXECUTING"))
     asking = Asking(alice_api, run, wait="1")
     hold(asking)
     trigger.state.remove_run(run.id)

@@ -25,6 +25,7 @@ from pytest_django import Settings
 from demo.standin.faults import Fault
 from demo.standin.messages import Request
 from demo.standin.standin import Standin
+from tasks import writes
 from tasks.gateway import environment, upstream
 from tasks.models import SyncStatus, Task
 from tasks.schedules import planning, settling
@@ -407,7 +408,12 @@ def test_another_trigger_environment_is_refused_until_an_operator_accepts_it(
     environment.accept_environment(at=world.at)
     world.settle()
     assert Task.objects.get().sync_status == SyncStatus.IN_SYNC
-    assert trigger.state.schedule(f"staging-{row.pk}") is None, "the task keeps its schedule, which it finds by id"
+    ours, former = trigger.state.schedule(f"staging-{row.pk}"), trigger.state.schedule(str(row.pk))
+    assert ours is not None
+    assert former is not None, "a schedule with another key belongs to another copy of the database"
+    assert (ours.cron, Task.objects.get().trigger_schedule_id) == (row.schedule, ours.id)
+    writes.delete_task(row, at=world.at)
+    assert trigger.state.schedule(former.id) is not None
 
 
 def test_a_trigger_key_other_than_production_needs_a_namespace(
