@@ -3,6 +3,8 @@ PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv
 PY := $(VENV)/bin/python
+# Random interleavings and scenarios: long, and each for itself. PLAYS=200 plays fewer.
+PLAYS_TESTS := tests/tasks/runs/test_interleavings.py tests/tasks/runs/test_scenarios.py
 POSTGRES_URL ?= postgres://postgres@127.0.0.1:5432/postgres
 
 # Temporary files stay inside the clone.
@@ -35,9 +37,10 @@ test-postgres: $(VENV)/.dev ## Run the tests on PostgreSQL (POSTGRES_URL=postgre
 	@$(CLEAN) DATABASE_URL=$(POSTGRES_URL) $(PY) -m pytest
 
 test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed processes
-	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadfile
+	@$(CLEAN) $(PY) -m pytest -m slow -n 4 --dist loadfile $(addprefix --ignore=,$(PLAYS_TESTS))
+	@$(CLEAN) $(PY) -m pytest -m slow -n auto $(PLAYS_TESTS)
 
-bench: $(VENV)/.runtime ## Measure requests, and how they grow (half an hour; five minutes with BENCH_TASKS=20000)
+bench: $(VENV)/.runtime ## Measure requests, and how they grow (45 minutes; ten with BENCH_TASKS=20000 BENCH_RUNS=20000)
 	@$(CLEAN) POSTGRES_URL=$(POSTGRES_URL) $(PY) -m bench
 
 # Production settings for `check --deploy`. None of them is real.

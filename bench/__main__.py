@@ -201,7 +201,12 @@ def main() -> None:
     print_table(
         "Growth with the number of tasks in the database",
         ("database", "request", f"{growth.SMALL:,} tasks", f"{growth.LARGE:,} tasks", "ratio"),
-        growth.main(FOLDER),
+        growth.main(FOLDER, "bench.growth_process"),
+    )
+    print_table(
+        "Growth with the number of stored runs (plans and retention above)",
+        ("database", "query", f"{growth.SMALL:,} runs", f"{growth.LARGE_RUNS:,} runs", "ratio"),
+        growth.main(FOLDER, "bench.history_process"),
     )
 
 

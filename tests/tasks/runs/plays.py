@@ -11,7 +11,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -93,6 +93,7 @@ class Play:
         self.order, self.depth = itertools.count(), 0
         self.poller = Poller(PlayClient(self), now=timezone.now, next_deadline=lambda: time.monotonic() + 1000)
         self.complaints, self.fresh_readings = Counter[str](), 0
+        self.versions = dict[str, int]()
         self.is_over = False
 
     @property
@@ -209,12 +210,12 @@ class Play:
             reading.renew(ids, now=self.now)
         self.at(self.random.uniform(1, 6), self.reader)
 
-    def run_by_hand(self, task_id: UUID) -> None:
+    def run_by_hand(self, task_id: UUID, is_lost: bool) -> None:
         """Sometimes Trigger.dev starts the run, and the answer is lost."""
         task = Task.objects.living().filter(pk=task_id).first()
         if task is None:
             return
-        if self.random.random() < 0.3:
+        if is_lost:
             self.trigger.faults.add(Fault("reset", method="POST", path="*/trigger", times=2))
         with suppress(errors.TriggerError):
             run_now.start(task, requested_by=self.cast.alice, at=self.now, deadline=time.monotonic() + 1000)
@@ -266,6 +267,7 @@ class Play:
                 continue
             self.fresh_readings += 1
             rows = Run.objects.filter(task=task).in_bulk()
+            self.check_versions(rows)
             for run, version in self.listed(task, until=self.now - PROMISED):
                 stored = rows.get(run.id)
                 if stored is None and self.is_exempt(run, task):
@@ -274,6 +276,14 @@ class Play:
                     self.complaints["fresh, but a run is missing"] += 1
                 elif version_of(stored, run) < version:
                     self.complaints["fresh, but an old status"] += 1
+
+    def check_versions(self, rows: Mapping[str, Run]) -> None:
+        """A newer copy is never replaced by an older one."""
+        for stored in rows.values():
+            run = self.trigger.state.run(stored.pk)
+            version = version_of(stored, run) if run is not None else 0
+            self.complaints["an older copy after a newer one"] += version < self.versions.get(stored.pk, 0)
+            self.versions[stored.pk] = version
 
     def is_exempt(self, run: StandinRun, task: Task) -> bool:
         """A fire that was only possible, and late; or a run by others."""
@@ -345,23 +355,28 @@ class Play:
                 "account_id": self.cast.alice.pk,
                 "artist_account_id": self.cast.artist.pk,
             }
-            task = writes.create_task(fields, at=self.now)
-            if r.random() < 0.3:
-                self.make_imported(task)
-            if r.random() < 0.3:
-                self.at(r.uniform(5, 250), partial(self.run_by_hand, task.pk))
-            if r.random() < 0.1:
-                self.at(r.uniform(5, 250), partial(self.run_by_others, task.pk))
-            for _ in range(r.choice((0, 0, 1, 2))):
-                self.at(r.uniform(5, 250), partial(self.edit, task.pk))
-            if r.random() < 0.1:
-                self.at(r.uniform(20, 250), partial(self.delete, task.pk))
-            if r.random() < 0.1:
-                self.at(r.uniform(20, 250), partial(self.lose_schedule, task.pk))
+            self.plan_events(writes.create_task(fields, at=self.now))
         for _ in range(r.choice((1, 2, 3))):
             self.at(r.uniform(0, 2), self.process)
         for action in (self.engine, self.settle, self.reader):
             self.at(r.uniform(0, 2), action)
+
+    def plan_events(self, task: Task) -> None:
+        r = self.random
+        if r.random() < 0.3:
+            self.make_imported(task)
+        if r.random() < 0.3:
+            at, is_burst = r.uniform(5, 250), r.random() < 0.2
+            for _ in range(8 if is_burst else 1):
+                self.at(at, partial(self.run_by_hand, task.pk, is_burst or r.random() < 0.3))
+            if r.random() < 0.3:
+                self.at(r.uniform(5, 250), partial(self.run_by_others, task.pk))
+        for _ in range(r.choice((0, 0, 1, 2))):
+            self.at(r.uniform(5, 250), partial(self.edit, task.pk))
+        if r.random() < 0.1:
+            self.at(r.uniform(20, 250), partial(self.delete, task.pk))
+        if r.random() < 0.1:
+            self.at(r.uniform(20, 250), partial(self.lose_schedule, task.pk))
 
     def make_imported(self, task: Task) -> None:
         """A task with older runs that was never polled."""
@@ -387,7 +402,7 @@ class Play:
                 break
             self.take_steps()
             self.check_missed()
-        return self.complaints + wrong
+        return +(self.complaints + wrong)
 
     def take_steps(self) -> None:
         """At the next moment at which something is due."""
@@ -400,7 +415,8 @@ class Play:
         shared = SharedPoll.objects.first()
         if shared is not None and shared.as_of is not None:
             next_at = min(next_at, shared.next_at)
-        self.move_to(max(next_at, self.now + timedelta(seconds=1)))
+        soon, later = self.now + timedelta(seconds=1), self.now + timedelta(hours=6)
+        self.move_to(min(max(next_at, soon), later))
 
 
 def version_of(stored: Run, run: StandinRun) -> int:
