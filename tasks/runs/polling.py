@@ -81,8 +81,12 @@ class Poller:
     def poll(self, task: Task) -> bool:
         """Whether Trigger.dev answered. Never raises for what Trigger.dev does."""
         began = self.now()
+        # The row as it is now: it may have been claimed a while ago.
+        row = Task.objects.filter(pk=task.pk).first()
+        if row is None:
+            return False
         try:
-            found = self.read(task, began=began)
+            found = self.read(row, began=began)
         except errors.TriggerError as error:
             self.postpone(task, error)
             POLLS.labels("failed").inc()
