@@ -20,7 +20,7 @@ from tasks.gateway import upstream
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import background, due, feeds, reading, worker
 from tasks.runs.due import NEVER, PollState, RunsStatus
-from tasks.runs.polling import MAX_CALL
+from tasks.runs.polling import MAX_CALL, shared_poll
 from tasks.runs.reading import OVERDUE_AFTER, WATCHED_FOR
 from tasks.trigger import errors
 
@@ -62,12 +62,12 @@ def refresh(account_id: UUID, *, now: datetime, deadline: float) -> tuple[RunsSt
             return RunsStatus.STALE, None
     tasks = list(Task.objects.living().filter(account_id=account_id).only(*COLUMNS).order_by())
     tasks = reading.with_first_polls(tasks, now=now, deadline=deadline)
-    shared = SharedPoll.objects.first()
-    shared_as_of = (shared.as_of if shared else None) or NEVER
-    reading.watch(tasks, shared_as_of=shared_as_of, now=now)
+    shared = shared_poll()
+    shared_as_of = shared.as_of or NEVER
+    reading.watch(tasks, shared, now=now)
     state = feeds.state_of(account_id, feed.polled_at or NEVER)
     until = feeds.as_of(state, shared)
-    watch(feed, state, shared_as_of=shared_as_of, until=until, now=now)
+    watch(feed, state, shared, now=now)
     for task in tasks:
         status, as_of = reading.status_of(task, shared_as_of=shared_as_of, now=now)
         if as_of is None or status is RunsStatus.UNAVAILABLE:
@@ -88,9 +88,9 @@ def first_poll(account_id: UUID, *, now: datetime, deadline: float) -> RunFeed:
     return feed
 
 
-def watch(feed: RunFeed, state: PollState, *, shared_as_of: datetime, until: datetime, now: datetime) -> None:
+def watch(feed: RunFeed, state: PollState, shared: SharedPoll, *, now: datetime) -> None:
     """Writes at most once a minute, and when an unfinished run has come. A read does not fail because of it."""
-    next_poll = due.next_poll(state, is_watched=True, shared_as_of=shared_as_of)
+    next_poll = due.next_poll(state, is_watched=True, shared_as_of=shared.as_of or NEVER)
     if feed.watched_until <= now:
         next_poll = min(next_poll, now)
     is_sooner = next_poll < feed.next_poll_at
@@ -102,24 +102,24 @@ def watch(feed: RunFeed, state: PollState, *, shared_as_of: datetime, until: dat
             watched.filter(next_poll_at__gt=feed.next_poll_at).update(next_poll_at=feed.next_poll_at)
         except DatabaseError:
             logger.exception("Account %s could not be marked as watched", feed.pk)
-    if min(feed.next_poll_at, until + feeds.NEWEST_PAUSE) < now - OVERDUE_AFTER:
+    newest_next = shared.newest_next_at or (feed.polled_at or NEVER) + feeds.NEWEST_PAUSE
+    is_due_again = is_sooner and next_poll <= now
+    if is_due_again or min(feed.next_poll_at, newest_next) < now - OVERDUE_AFTER:
         background.wake()
 
 
 def follow(run_ids: Collection[str], *, now: datetime) -> None:
     """Somebody waits for these runs: what polls them is watched, and a step is taken at once when one is due."""
-    shared = SharedPoll.objects.first()
-    shared_as_of = (shared.as_of if shared else None) or NEVER
+    shared = shared_poll()
     tasks = Task.objects.living().filter(pk__in=Run.objects.filter(pk__in=run_ids).values("task"))
     rows = list(tasks.only(*COLUMNS))
-    reading.watch(rows, shared_as_of=shared_as_of, now=now)
+    reading.watch(rows, shared, now=now)
     accounts = set(RunOwner.objects.filter(run__task=None, run__in=run_ids).values_list("account_id", flat=True))
     new = [RunFeed(account_id=pk, next_poll_at=now, watched_until=now + WATCHED_FOR) for pk in accounts]
     RunFeed.objects.bulk_create(new, ignore_conflicts=True)
     followed = list(RunFeed.objects.filter(pk__in=accounts))
     for feed in followed:
-        state = feeds.state_of(feed.pk, feed.polled_at or NEVER)
-        watch(feed, state, shared_as_of=shared_as_of, until=feeds.as_of(state, shared), now=now)
+        watch(feed, feeds.state_of(feed.pk, feed.polled_at or NEVER), shared, now=now)
     due_at = [*(task.next_poll_at for task in rows), *(feed.next_poll_at for feed in followed)]
     if any(at is not None and at <= now for at in due_at):
         background.wake()

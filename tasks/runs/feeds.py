@@ -209,12 +209,11 @@ def next_poll_of(account_id: UUID, polled_at: datetime, *, shared_as_of: datetim
     return due.next_poll(state_of(account_id, polled_at), is_watched=True, shared_as_of=shared_as_of)
 
 
-def as_of(state: PollState, shared: SharedPoll | None) -> datetime:
+def as_of(state: PollState, shared: SharedPoll) -> datetime:
     """Until when the stored runs were certainly what Trigger.dev has. The feed was polled."""
     polled_at = known_until = state.polled_at or NEVER
-    newest_as_of, newest_since = (shared.newest_as_of, shared.newest_since) if shared else (None, None)
-    if newest_as_of is not None and newest_since is not None and polled_at >= newest_since:
-        known_until = max(polled_at, newest_as_of)
+    if shared.newest_as_of is not None and shared.newest_since is not None and polled_at >= shared.newest_since:
+        known_until = max(polled_at, shared.newest_as_of)
     stored_at = max((run.stored_at for run in state.unfinished if run.absent_at is None), default=None)
-    unfinished = due.as_of(due.quiet_until(state), polled_at, stored_at, shared.as_of if shared else None)
+    unfinished = due.as_of(due.quiet_until(state), polled_at, stored_at, shared.as_of)
     return min(known_until, unfinished or NEVER)

@@ -47,6 +47,8 @@ POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the sha
 UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
 
 Row = TypeVar("Row", bound=Model)
+# Before the first one.
+NO_SHARED_POLL = SharedPoll(next_at=NEVER)
 
 logger = logging.getLogger(__name__)
 
@@ -382,9 +384,12 @@ def last_certain(run: Run, polled_at: datetime | None, shared_as_of: datetime) -
     return max(polled_at or run.stored_at, shared_as_of if is_shared else NEVER)
 
 
+def shared_poll() -> SharedPoll:
+    return SharedPoll.objects.first() or NO_SHARED_POLL
+
+
 def shared_poll_as_of() -> datetime:
-    as_of = SharedPoll.objects.values_list("as_of", flat=True).first()
-    return as_of or NEVER
+    return shared_poll().as_of or NEVER
 
 
 def certain_from_now(periods: Sequence[calendar.Period], at: datetime) -> list[calendar.Period]:

@@ -19,10 +19,10 @@ from django.db.models.functions import Coalesce, Least
 
 from core.connections import give_connections_back
 from tasks import cron
-from tasks.models import SyncStatus, Task
+from tasks.models import SharedPoll, SyncStatus, Task
 from tasks.runs import background, due, worker
 from tasks.runs.due import NEVER, RunsStatus
-from tasks.runs.polling import MAX_CALL, Poller, lockable, shared_poll_as_of
+from tasks.runs.polling import MAX_CALL, NO_SHARED_POLL, Poller, lockable, shared_poll
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
 WATCHED_FOR = timedelta(seconds=90)
@@ -53,9 +53,9 @@ class EnrichedTask:
 def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[EnrichedTask]:
     """`deadline`: seconds of `time.monotonic()`, for the first poll of tasks that were never polled."""
     rows = with_first_polls(list(tasks), now=now, deadline=deadline)
-    shared_as_of = shared_poll_as_of() if any(task.unfinished_stored_at for task in rows) else NEVER
-    watch(rows, shared_as_of=shared_as_of, now=now)
-    return [enriched(task, shared_as_of=shared_as_of, now=now) for task in rows]
+    shared = shared_poll() if any(task.unfinished_stored_at for task in rows) else NO_SHARED_POLL
+    watch(rows, shared, now=now)
+    return [enriched(task, shared_as_of=shared.as_of or NEVER, now=now) for task in rows]
 
 
 def enriched(task: Task, *, shared_as_of: datetime, now: datetime) -> EnrichedTask:
@@ -122,7 +122,7 @@ def poll_before(poller: Poller, task: Task, *, deadline: float) -> bool:
     return time.monotonic() < deadline and poller.poll(task)
 
 
-def watch(tasks: Sequence[Task], *, shared_as_of: datetime, now: datetime) -> None:
+def watch(tasks: Sequence[Task], shared: SharedPoll, *, now: datetime) -> None:
     """At most one write per minute for each task. A read does not fail because of it."""
     renewed = [task.pk for task in tasks if task.watched_until is None or task.watched_until < now + WATCHED_FOR / 2]
     if renewed:
@@ -130,7 +130,7 @@ def watch(tasks: Sequence[Task], *, shared_as_of: datetime, now: datetime) -> No
             renew(renewed, now=now)
         except DatabaseError:
             logger.exception("Tasks could not be marked as watched")
-    if any(is_overdue(task, shared_as_of=shared_as_of, now=now) for task in tasks if can_have_runs(task)):
+    if any(is_overdue(task, shared, now=now) for task in tasks if can_have_runs(task)):
         background.wake()
 
 
@@ -143,13 +143,13 @@ def renew(task_ids: Sequence[UUID], *, now: datetime) -> None:
         Task.objects.filter(pk__in=free).update(watched_until=now + WATCHED_FOR, next_poll_at=next_poll)
 
 
-def is_overdue(task: Task, *, shared_as_of: datetime, now: datetime) -> bool:
+def is_overdue(task: Task, shared: SharedPoll, *, now: datetime) -> bool:
     """Also where the shared list of unfinished runs should have been read, and was not."""
     if task.next_poll_at is not None and task.next_poll_at < now - OVERDUE_AFTER:
         return True
-    if task.unfinished_stored_at is None:
+    if task.unfinished_stored_at is None or shared.next_at >= now - OVERDUE_AFTER:
         return False
-    return status_of(task, shared_as_of=shared_as_of, now=now)[0] is RunsStatus.STALE
+    return status_of(task, shared_as_of=shared.as_of or NEVER, now=now)[0] is RunsStatus.STALE
 
 
 # --- Next times ------------------------------------------------------------------------------------------------------

@@ -329,7 +329,7 @@ def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(task: Task, t
     trigger.before = delete
     polled = poll(work, task)
     assert (polled.next_poll_at, polled.watched_poll_at) == (None, None)
-    reading.watch([task], shared_as_of=NOON, now=timezone.now())
+    reading.watch([task], SharedPoll(as_of=NOON, next_at=NOON), now=timezone.now())
     assert Task.objects.get().next_poll_at is None
 
 
