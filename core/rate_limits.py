@@ -7,7 +7,7 @@ django-ratelimit and limits were looked at: neither counts for several limits al
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,31 +18,22 @@ MINUTE = 60.0
 # A client can invent names, so the least recently counted ones are dropped above this number.
 MAX_NAMES = 50_000
 
-# KEYS: the current and the previous minute of each counter. ARGV: the amount to take, the weight of the previous
-# minute, and the maximum of each counter. Takes the amount from every counter and returns 0; or takes nothing, and
-# returns the number of the first counter that is used up, with its two counts.
+# KEYS: the current and the previous minute of each counter. ARGV: the weight of the previous minute, and the maximum of
+# each counter. Adds one to every counter and returns 0; or changes nothing, and returns the number of the first counter
+# that is used up, with its two counts.
 TAKE = """
 for i = 1, #KEYS, 2 do
   local present = tonumber(redis.call('GET', KEYS[i]) or '0')
   local former = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
-  if present + former * tonumber(ARGV[2]) + 1 > tonumber(ARGV[(i + 5) / 2]) then
+  if present + former * tonumber(ARGV[1]) + 1 > tonumber(ARGV[(i + 3) / 2]) then
     return {(i + 1) / 2, present, former}
   end
 end
-if ARGV[1] ~= '0' then
-  for i = 1, #KEYS, 2 do
-    redis.call('INCRBY', KEYS[i], ARGV[1])
-    redis.call('EXPIRE', KEYS[i], 120)
-  end
+for i = 1, #KEYS, 2 do
+  redis.call('INCR', KEYS[i])
+  redis.call('EXPIRE', KEYS[i], 120)
 end
 return {0, 0, 0}
-"""
-ADD = """
-for i, key in ipairs(KEYS) do
-  local present = tonumber(redis.call('GET', key) or '0')
-  redis.call('SET', key, math.max(0, present + tonumber(ARGV[i])), 'EX', 120)
-end
-return 1
 """
 
 
@@ -64,35 +55,19 @@ class Exceeded(NamedTuple):
 
 def take(*limits: Limit, at: float) -> Exceeded | None:
     """Counts one more for every limit, or for none of them if one is used up. `at`: epoch seconds."""
-    return _take(limits, 1, at=at)
-
-
-def check(*limits: Limit, at: float) -> Exceeded | None:
-    """What `take` would return. Counts nothing."""
-    return _take(limits, 0, at=at)
-
-
-def _take(limits: Sequence[Limit], amount: int, *, at: float) -> Exceeded | None:
     number, passed = divmod(at, MINUTE)
     maximums = [one.maximum for one in limits]
-    counted = _run_shared(TAKE, _keys(limits, int(number)), [amount, 1 - passed / MINUTE, *maximums])
+    counted = _run_shared(TAKE, _keys(limits, int(number)), [1 - passed / MINUTE, *maximums])
     if counted is None:
-        return _local.take(limits, amount, at=at)
+        return _local.take(limits, at=at)
     which, present, former = counted
     if which:
         limit = limits[which - 1]
         return Exceeded(limit, seconds_until_free(limit.maximum, present, former, passed=passed))
     # Also locally, so that a process does not start from zero when Redis goes away.
     for limit in limits:
-        _local.add(limit.name, amount, at=at)
+        _local.add(limit.name, at=at)
     return None
-
-
-def add(amounts: Mapping[Limit, int], *, at: float) -> None:
-    """Counts without a check. A negative amount gives back."""
-    _run_shared(ADD, _keys([*amounts], int(at // MINUTE))[::2], [*amounts.values()])
-    for limit, amount in amounts.items():
-        _local.add(limit.name, amount, at=at)
 
 
 def clear() -> None:
@@ -128,7 +103,7 @@ class LocalCounters:
         self._lock, self._max_names = threading.Lock(), max_names
         self._minutes: dict[str, tuple[int, int, int]] = {}
 
-    def take(self, limits: Sequence[Limit], amount: int = 1, *, at: float) -> Exceeded | None:
+    def take(self, limits: Sequence[Limit], *, at: float) -> Exceeded | None:
         number, passed = int(at // MINUTE), at % MINUTE
         with self._lock:
             for limit in limits:
@@ -136,13 +111,13 @@ class LocalCounters:
                 maximum = limit.maximum if limit.alone is None else limit.alone
                 if present + former * (1 - passed / MINUTE) + 1 > maximum:
                     return Exceeded(limit, seconds_until_free(maximum, present, former, passed=passed))
-            for limit in limits if amount else ():
-                self._add(limit.name, amount, number)
+            for limit in limits:
+                self._add(limit.name, number)
         return None
 
-    def add(self, name: str, amount: int, *, at: float) -> None:
+    def add(self, name: str, *, at: float) -> None:
         with self._lock:
-            self._add(name, amount, int(at // MINUTE))
+            self._add(name, int(at // MINUTE))
 
     def clear(self) -> None:
         with self._lock:
@@ -152,10 +127,10 @@ class LocalCounters:
         minute, present, former = self._minutes.get(name, (number, 0, 0))
         return {number: (present, former), number - 1: (0, present)}.get(minute, (0, 0))
 
-    def _add(self, name: str, amount: int, number: int) -> None:
+    def _add(self, name: str, number: int) -> None:
         present, former = self._counts(name, number)
         self._minutes.pop(name, None)
-        self._minutes[name] = (number, max(0, present + amount), former)
+        self._minutes[name] = (number, present + 1, former)
         if len(self._minutes) > self._max_names:
             del self._minutes[next(iter(self._minutes))]
 

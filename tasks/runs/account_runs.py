@@ -20,6 +20,7 @@ from tasks.gateway import upstream
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import background, due, feeds, reading, worker
 from tasks.runs.due import NEVER, PollState, RunsStatus
+from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import MAX_CALL, shared_poll
 from tasks.runs.reading import OVERDUE_AFTER, WATCHED_FOR
 from tasks.trigger import errors
@@ -80,7 +81,7 @@ def first_poll(account_id: UUID, *, now: datetime, deadline: float) -> RunFeed:
     """Readers of this process share it."""
     values = {"next_poll_at": now, "watched_until": now + WATCHED_FOR}
     feed, _ = RunFeed.objects.get_or_create(pk=account_id, defaults=values)
-    poller = replace(worker.feed_poller(), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
+    poller = replace(worker.made(FeedPoller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
     give_connections_back()
     name = upstream.cache_name("feed", str(account_id))
     upstream.call_once(name, partial(poller.read, feed), deadline=deadline)

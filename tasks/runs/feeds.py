@@ -5,7 +5,6 @@ their tags. Each account's own list, by its tag, brings what came before, and fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -20,10 +19,10 @@ from tasks.runs.polling import (
     BATCH,
     LEASE,
     MAX_PAGE,
-    MAX_RETRY,
     MIN_RETRY,
     OVERLAP,
     POLLS,
+    Calls,
     drop_unknown,
     last_certain,
     lockable,
@@ -31,7 +30,6 @@ from tasks.runs.polling import (
 )
 from tasks.runs.store import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.trigger import errors
-from tasks.trigger.client import TriggerClient
 
 NEWEST_PAUSE = timedelta(seconds=4)
 # How much later than it was created a run may be listed.
@@ -45,14 +43,7 @@ MAX_PAGES = 5
 MAX_RETRIEVED = 5
 
 
-@dataclass
-class FeedPoller:
-    """As `tasks.runs.polling.Poller`."""
-
-    client: TriggerClient
-    now: Callable[[], datetime]
-    next_deadline: Callable[[], float]
-
+class FeedPoller(Calls):
     def step(self, run_all: Callable[[Callable[[RunFeed], bool], Sequence[RunFeed]], object]) -> int:
         """Polls what is due, and says how many accounts were."""
         self.poll_newest()
@@ -130,12 +121,8 @@ class FeedPoller:
         return retrieved, lost
 
     def postpone(self, feed: RunFeed, error: errors.TriggerError) -> None:
-        now = self.now()
-        pause = max(MIN_RETRY, min(MAX_RETRY, now - feed.polled_at if feed.polled_at else MIN_RETRY))
-        if isinstance(error, errors.TooManyRequests | errors.NotSent):
-            pause = max(pause, timedelta(seconds=error.retry_after))
         claimed = RunFeed.objects.filter(pk=feed.pk, next_poll_at=feed.next_poll_at)
-        claimed.update(next_poll_at=now + pause)
+        claimed.update(next_poll_at=self.now() + self.pause_after(error, polled_at=feed.polled_at))
 
     # --- The newest runs of the environment --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.db.models import Model, QuerySet
 
 from tasks.cron import calendar
-from tasks.models import MissedRun, Run, RunFeed, RunOwner, RunRequest, SharedPoll, Task
+from tasks.models import MissedRun, Run, RunRequest, SharedPoll, Task
 from tasks.runs import due, store
 from tasks.runs.due import NEVER, PollState, Unfinished
 from tasks.runs.owners import TASK_TAG
@@ -38,11 +38,7 @@ MIN_PAGE, MAX_PAGE = 5, 100
 MAX_WINDOW = timedelta(hours=5)
 # Of the unfinished runs of a task, a poll reads back to the oldest of at most this many.
 MAX_UNFINISHED_REACH = 50
-# After a failed poll: as long as the stored runs are old, within these bounds.
 MIN_RETRY, MAX_RETRY = timedelta(seconds=4), timedelta(seconds=300)
-# The shared list is used when more tasks are watched with unfinished runs than twice its pages, and at least this many.
-MIN_SHARED = 3
-SHARED_PAUSE = timedelta(seconds=2)
 POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the shared list.", ["outcome"])
 UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
 
@@ -54,12 +50,23 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Poller:
+class Calls:
     """`now`: one clock for all processes. `next_deadline`: of one call, in seconds of `time.monotonic()`."""
 
     client: TriggerClient
     now: Callable[[], datetime]
     next_deadline: Callable[[], float]
+
+    def pause_after(self, error: errors.TriggerError, *, polled_at: datetime | None) -> timedelta:
+        """After a failed poll: as long as the stored runs are old, within bounds."""
+        pause = max(MIN_RETRY, min(MAX_RETRY, self.now() - polled_at if polled_at else MIN_RETRY))
+        if isinstance(error, errors.TooManyRequests | errors.NotSent):
+            pause = max(pause, timedelta(seconds=error.retry_after))
+        return pause
+
+
+class Poller(Calls):
+    """Of tasks."""
 
     # --- Claim -------------------------------------------------------------------------------------------------------
 
@@ -154,14 +161,10 @@ class Poller:
 
     def postpone(self, task: Task, error: errors.TriggerError) -> None:
         """After a failed poll, unless somebody has planned another one meanwhile."""
-        now = self.now()
-        age = now - task.polled_at if task.polled_at else MIN_RETRY
-        pause = max(MIN_RETRY, min(MAX_RETRY, age))
-        if isinstance(error, errors.TooManyRequests | errors.NotSent):
-            pause = max(pause, timedelta(seconds=error.retry_after))
+        next_poll = self.now() + self.pause_after(error, polled_at=task.polled_at)
         if task.next_poll_at is not None:
             claimed = Task.objects.filter(pk=task.pk, next_poll_at=task.next_poll_at)
-            claimed.update(next_poll_at=now + pause, watched_poll_at=now + pause)
+            claimed.update(next_poll_at=next_poll, watched_poll_at=next_poll)
 
     def commit(self, task_id: UUID, found: "Found", *, began: datetime) -> None:
         """Everything in one transaction, by the row as it is now: it may have changed during the calls."""
@@ -198,78 +201,10 @@ class Poller:
                 UNEXPECTED.inc()
                 logger.error("Task %s: a run at %s is no fire of its cron expression", task.pk, at)
 
-    # --- The shared list of unfinished runs --------------------------------------------------------------------------
-
-    def poll_shared(self) -> bool:
-        """One list for all watched tasks with unfinished runs, where there are many. Whether it was read."""
-        began = self.now()
-        if not self.claim_shared(began):
-            return False
-        seen, after, pages = set[str](), None, 0
-        try:
-            while True:
-                page = self.client.list_unfinished_runs(limit=MAX_PAGE, after=after, deadline=self.next_deadline())
-                copies = read_copies(page.runs)
-                shared_as_of = shared_poll_as_of()
-                store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=False)
-                seen |= {copy.id for copy in copies}
-                after, pages = page.next, pages + 1
-                if after is None:
-                    break
-        except errors.TriggerError:
-            SharedPoll.objects.update(next_at=self.now() + MIN_RETRY)
-            POLLS.labels("failed").inc()
-            return False
-        self.finish_shared(seen, began=began, pages=pages)
-        POLLS.labels("shared").inc()
-        return True
-
-    def claim_shared(self, now: datetime) -> bool:
-        with transaction.atomic():
-            SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
-            shared = SharedPoll.objects.select_for_update().get()
-            is_wanted = count_with_unfinished(now) >= max(MIN_SHARED, 2 * shared.pages + 1)
-            if is_wanted and shared.next_at <= now:
-                SharedPoll.objects.update(next_at=now + LEASE)
-                return True
-            is_over = not is_wanted and shared.as_of is not None
-            if is_over:
-                SharedPoll.objects.update(as_of=None)
-        if is_over:
-            self.poll_each(now)
-        return False
-
-    def poll_each(self, now: datetime) -> None:
-        """What the shared list served is polled task by task again: now, or once somebody watches it again."""
-        served = Task.objects.filter(unfinished_stored_at__isnull=False, watched_poll_at__gt=now)
-        with transaction.atomic():
-            locked = Task.objects.filter(pk__in=list(store.lock_tasks(served)))
-            locked.filter(watched_until__gt=now, next_poll_at__gt=now).update(next_poll_at=now)
-            locked.update(watched_poll_at=now)
-
-    def finish_shared(self, seen: set[str], *, began: datetime, pages: int) -> None:
-        """A stored run that the list lacked may have finished: its task is due now, and is not fresh before that."""
-        before = shared_poll_as_of()
-        unfinished = Run.objects.filter(is_final=False, absent_at__isnull=True)
-        absent = unfinished.filter(stored_at__lt=began - due.SHARED_GRACE).exclude(pk__in=seen)
-        with transaction.atomic():
-            tasks = store.lock_tasks(Task.objects.filter(pk__in=absent.values("task")))
-            for run in absent.filter(task__in=tasks).select_related("task"):
-                certain = last_certain(run, run.task.polled_at if run.task else None, before)
-                Run.objects.filter(pk=run.pk).update(absent_at=certain)
-                task = Task.objects.filter(runs=run)
-                task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
-                task.filter(quiet_until__gt=certain).update(quiet_until=certain)
-            for run in absent.filter(task=None):
-                Run.objects.filter(pk=run.pk).update(absent_at=last_certain(run, None, before))
-            pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
-            SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
-
     # --- A step ------------------------------------------------------------------------------------------------------
 
     def step(self, run_all: Callable[[Callable[[Task], bool], Sequence[Task]], object]) -> int:
         """Polls what is due, and says how many tasks were. `run_all` applies a function to each of them."""
-        self.poll_shared()
         claimed = self.claim()
         run_all(self.poll, claimed)
         return len(claimed)
@@ -362,13 +297,6 @@ def needs_tag(task: Task, state: PollState, *, is_deep: bool) -> bool:
         return task.run_by_hand_at is not None
     has_unfinished = Run.objects.filter(task=task, is_final=False, is_scheduled=False).exists()
     return is_deep or has_unfinished or state.polled_at < state.request_open_until
-
-
-def count_with_unfinished(now: datetime) -> int:
-    """The watched tasks and accounts that would otherwise be polled each for its unfinished runs."""
-    tasks = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False).count()
-    owners = RunOwner.objects.filter(run__in=Run.objects.filter(task=None, is_final=False)).values("account_id")
-    return tasks + RunFeed.objects.filter(watched_until__gt=now, account_id__in=owners).count()
 
 
 def drop_unknown(run: Run, *, now: datetime) -> bool:

@@ -92,7 +92,7 @@ def with_first_polls(tasks: list[Task], *, now: datetime, deadline: float) -> li
 
 def poll_now(tasks: Sequence[Task], *, deadline: float) -> None:
     """Until the deadline. What comes later is stored all the same."""
-    poller = replace(worker.poller(), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
+    poller = replace(worker.made(Poller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
     if connection.in_atomic_block:
         # Other connections do not see the rows of an open transaction.
         worker.in_turn(partial(poll_before, poller, deadline=deadline), tasks)

@@ -16,7 +16,8 @@ from django.utils import timezone
 from tasks.gateway import upstream
 from tasks.models import Run, RunOwner, Task
 from tasks.runs.feeds import FeedPoller
-from tasks.runs.polling import BATCH, MAX_CALL, Poller
+from tasks.runs.polling import BATCH, MAX_CALL, Calls, Poller
+from tasks.runs.shared import SharedPoller
 from tasks.runs.store import lock_tasks, newest_of
 
 # Rows that retention deletes in one transaction.
@@ -38,22 +39,23 @@ def database_now() -> datetime:
     return found.astimezone(UTC)
 
 
-def poller(*, now: Callable[[], datetime] = database_now) -> Poller:
-    return Poller(upstream.client(), now=now, next_deadline=lambda: time.monotonic() + MAX_CALL)
+AnyCalls = TypeVar("AnyCalls", bound=Calls)
 
 
-def feed_poller(*, now: Callable[[], datetime] = database_now) -> FeedPoller:
-    return FeedPoller(upstream.client(), now=now, next_deadline=lambda: time.monotonic() + MAX_CALL)
+def made(kind: type[AnyCalls], *, now: Callable[[], datetime] = database_now) -> AnyCalls:
+    """A poller of this kind, with the process's client."""
+    return kind(upstream.client(), now, lambda: time.monotonic() + MAX_CALL)
 
 
 def poll_due() -> int:
     """One step: the lists that serve many, and a batch of accounts and of tasks. How many of these were due."""
     try:
-        accounts = feed_poller().step(in_threads)
+        accounts = made(FeedPoller).step(in_threads)
+        made(SharedPoller).poll()
     except DatabaseError:  # the tasks are polled all the same
-        logger.exception("The feeds of accounts could not be polled")
+        logger.exception("The lists that serve many could not be polled")
         accounts = 0
-    return accounts + poller().step(in_threads)
+    return accounts + made(Poller).step(in_threads)
 
 
 def finish() -> None:

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from tasks.models import Task
 from tasks.runs.polling import Poller
-from tasks.runs.worker import delete_old_runs, poller
+from tasks.runs.worker import delete_old_runs, made
 
 
 class Command(BaseCommand):
@@ -39,14 +39,14 @@ class Command(BaseCommand):
 
     def due(self) -> Iterable[bool]:
         """Each task at most once: a failed poll comes due again soon."""
-        work, answers, seen = poller(), list[bool](), set[object]()
+        work, answers, seen = made(Poller), list[bool](), set[object]()
         while claimed := [task for task in work.claim() if task.pk not in seen]:
             seen |= {task.pk for task in claimed}
             answers += [work.poll(task) for task in claimed]
         return answers
 
     def backfill(self) -> Iterable[bool]:
-        work: Poller = poller()
+        work = made(Poller)
         tasks = Task.objects.living()
         tasks.update(deep_polled_at=None)
         shown = track(tasks.iterator(), total=tasks.count(), console=Console(stderr=True), description="Reading runs")

@@ -37,6 +37,7 @@ from tasks.models import MissedRun, Run, SharedPoll, Task
 from tasks.runs import reading, run_now
 from tasks.runs.due import RunsStatus
 from tasks.runs.polling import Poller, shared_poll_as_of
+from tasks.runs.shared import SharedPoller
 from tasks.runs.store import FINAL
 from tasks.schedules import settling
 from tasks.trigger import errors
@@ -91,7 +92,9 @@ class Play:
         self.engine_stops = self.some_outages()
         self.events: list[tuple[datetime, int, Callable[[], object]]] = []
         self.order, self.depth = itertools.count(), 0
-        self.poller = Poller(PlayClient(self), now=timezone.now, next_deadline=lambda: time.monotonic() + 1000)
+        client = PlayClient(self)
+        self.poller = Poller(client, timezone.now, lambda: time.monotonic() + 1000)
+        self.shared = SharedPoller(client, timezone.now, lambda: time.monotonic() + 1000)
         self.complaints, self.fresh_readings = Counter[str](), 0
         self.versions = dict[str, int]()
         self.is_over = False
@@ -167,7 +170,7 @@ class Play:
         try:
             if self.is_within(self.service_stops) or not self.is_something_due():
                 return
-            work.poll_shared()
+            self.shared.poll()
             for task in work.claim(self.random.choice((1, 2, 8))):
                 work.poll(task)
                 pause = self.random.uniform(0.05, 0.2)
@@ -425,7 +428,7 @@ class Play:
         """At the next moment at which something is due."""
         settling.settle_pending()
         work = self.poller
-        work.poll_shared()
+        self.shared.poll()
         for task in work.claim(8):
             work.poll(task)
         next_at = Task.objects.aggregate(at=Min("next_poll_at"))["at"] or self.now

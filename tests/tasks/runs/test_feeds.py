@@ -14,8 +14,10 @@ from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
-from tasks.runs import feeds, worker
+from tasks.runs import feeds
 from tasks.runs.background import run_steps
+from tasks.runs.feeds import FeedPoller
+from tasks.runs.worker import made
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 
@@ -69,6 +71,21 @@ def test_many_accounts_share_the_list_of_newest_runs(
         api.get(PATH)
     assert trigger.asked["all"] == 1
     assert [listed(api) for api in apis] == [[run.id] for run in runs]
+
+
+def test_two_hundred_reads_of_both_lists_within_ten_seconds_cost_three_calls(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    for number in range(5):
+        make_task(cast.alice, cast.artist, trigger_schedule_id=f"sched_{number}", schedule="0 3 * * *")
+    for path in (PATH, "/api/tasks"):
+        alice_api.get(path)
+    trigger.asked.clear()
+    for _ in range(100):
+        clock.shift(0.1)
+        assert status(alice_api) == "fresh"
+        assert {task["runs_status"] for task in alice_api.get("/api/tasks").json()["tasks"]} == {"fresh"}
+    assert trigger.asked["all"] <= 3
 
 
 def test_with_nobody_watching_nothing_is_asked(alice_api: ContractClient, trigger: Standin) -> None:
@@ -276,7 +293,7 @@ def test_a_list_in_which_nothing_is_new_writes_no_run_and_no_task(
             alice_api.get(path)
     clock.shift(5)
     with CaptureQueriesContext(connection) as queries:
-        assert worker.feed_poller().poll_newest()
+        assert made(FeedPoller).poll_newest()
     written = [query["sql"] for query in queries if query["sql"].split()[0] in ("UPDATE", "INSERT", "DELETE")]
     assert {sql.split('"')[1] for sql in written} <= {"tasks_sharedpoll", "tasks_runfeed"}
 

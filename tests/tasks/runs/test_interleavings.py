@@ -12,7 +12,7 @@ import time_machine
 
 from demo.standin.standin import Standin
 from tasks.cron import calendar
-from tasks.runs import due, polling, run_now, store
+from tasks.runs import due, polling, run_now, shared, store
 from tests.cast import Cast
 from tests.tasks.runs.plays import play
 
@@ -64,7 +64,7 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
         "pass",
     ),
     "the shared list counts when its last page was read": (
-        *(polling.Poller, "poll_shared", "if after is None:\n"),
+        *(shared.SharedPoller, "poll", "if after is None:\n"),
         "seen |= set(Run.objects.values_list('pk', flat=True))\n                if True:\n",
     ),
 }

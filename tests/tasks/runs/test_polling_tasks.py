@@ -19,8 +19,9 @@ from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, RunOwner, SharedPoll, Task
 from tasks.runs import reading, run_now
 from tasks.runs.polling import LEASE, Poller
+from tasks.runs.shared import SharedPoller
 from tasks.runs.store import read_copies, store, store_listed
-from tasks.runs.worker import delete_old_runs, in_turn, poller
+from tasks.runs.worker import delete_old_runs, in_turn, made
 from tasks.trigger import types
 from tests.cast import Cast, make_task
 
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("db")
 
 @pytest.fixture
 def work(clock: time_machine.Traveller) -> Poller:
-    return poller(now=timezone.now)
+    return made(Poller, now=timezone.now)
 
 
 @pytest.fixture
@@ -380,7 +381,7 @@ def test_one_shared_list_follows_all_unfinished_runs(
     crowd: list[Task], trigger: Standin, work: Poller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(3)
-    assert work.poll_shared()
+    assert made(SharedPoller, now=timezone.now).poll()
     assert (trigger.asked[LIST], SharedPoll.objects.get().as_of) == (1, NOON + timedelta(seconds=3))
     assert Task.objects.filter(next_poll_at__lte=NOON + timedelta(seconds=2)).count() == 0
 
@@ -398,27 +399,27 @@ def test_when_the_shared_list_is_no_longer_worth_it_each_task_is_polled_again(
     crowd: list[Task], trigger: Standin, work: Poller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(3)
-    assert work.poll_shared()
+    assert made(SharedPoller, now=timezone.now).poll()
     for left in crowd[:2]:
         poll(work, left)
         assert due_after(Task.objects.get(pk=left.pk)) > 60, "the shared list serves it"
     ids = [left.pk for left in crowd[:2]]
     Task.objects.exclude(pk__in=ids).update(watched_until=None)
     clock.shift(10)
-    assert not work.poll_shared()
+    assert not made(SharedPoller, now=timezone.now).poll()
     assert not Task.objects.filter(watched_poll_at__gt=timezone.now()).exists(), "also for who watches again"
     for left in crowd[:2]:
         assert due_after(Task.objects.get(pk=left.pk)) == 0
         poll(work, left)
         assert due_after(Task.objects.get(pk=left.pk)) < 20
-    assert not work.poll_shared()
+    assert not made(SharedPoller, now=timezone.now).poll()
     assert Task.objects.filter(pk__in=ids, next_poll_at__lte=timezone.now()).count() == 0
 
 
 def test_a_few_unfinished_runs_need_no_shared_list(task: Task, trigger: Standin, work: Poller) -> None:
     add_run(trigger)
     poll(work, task)
-    assert not work.poll_shared()
+    assert not made(SharedPoller, now=timezone.now).poll()
 
 
 # --- Runs started by hand --------------------------------------------------------------------------------------------

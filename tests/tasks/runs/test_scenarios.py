@@ -32,6 +32,7 @@ from tasks.runs import polling, reading
 from tasks.runs.due import RunsStatus
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import Poller, shared_poll_as_of
+from tasks.runs.shared import SharedPoller
 from tasks.runs.worker import in_turn
 from tasks.trigger.client import TriggerClient, route_of
 from tasks.trigger.responses import read_answer
@@ -109,15 +110,14 @@ def test_calls_of_a_scenario(
     rng, client = random.Random(1), DirectClient(trigger)
     trigger.rate_limit = 0
     watched = make_tasks(scenario, cast, trigger, rng)
-    pollers = [
-        poller(client, now=timezone.now, next_deadline=lambda: time.monotonic() + 100)
-        for poller in (Poller, FeedPoller)
-    ]
+    calls = (client, timezone.now, lambda: time.monotonic() + 100)
+    shared, pollers = SharedPoller(*calls), (FeedPoller(*calls), Poller(*calls))
     statuses = Counter[tuple[int, RunsStatus]]()
     for step in range(int(scenario.minutes * 60 / STEP)):
         fire(trigger, scenario, rng)
         if step % 4 == 0 and watched:
             read(watched, statuses, minute=int(step * STEP // 60))
+        shared.poll()
         for poller in pollers:
             poller.step(in_turn)
         clock.shift(STEP)
