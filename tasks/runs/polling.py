@@ -223,15 +223,18 @@ def load_state(task: Task, *, since: datetime | None = None) -> PollState:
     """The stored state that `due` needs: fires since an hour before the last poll, and the runs that belong to them."""
     polled_at = task.polled_at
     since = since or (polled_at or task.created_at) - due.MISSED_AFTER
-    fires = tuple(calendar.fires(task.calendar, since=since, until=polled_at or since)) if polled_at else ()
     scheduled = Run.objects.filter(task=task, is_scheduled=True, created_at__gte=since)
+    known = dict(scheduled.values_list("created_at", "stored_at"))
+    # Trigger.dev fires up to 30 s ahead: the first fire after the last poll may be known, and the next one counts.
+    until = max([polled_at, *known]) if polled_at else since
+    fires = tuple(calendar.fires(task.calendar, since=since, until=until)) if polled_at else ()
     unfinished = Run.objects.filter(task=task, is_final=False).values_list("stored_at", "created_at", "absent_at")
     return PollState(
         polled_at=polled_at,
         deep_polled_at=task.deep_polled_at or NEVER,
         spread=spread_of(task),
         fires=fires,
-        known=dict(scheduled.values_list("created_at", "stored_at")),
+        known=known,
         unfinished=tuple(Unfinished(*row) for row in unfinished),
         request_open_until=open_request_until(task),
     )

@@ -157,6 +157,22 @@ def ids_of_copies(items: Any) -> list[str]:
     return [copy.id for copy in read_copies(items)]
 
 
+def test_a_fire_that_came_ahead_of_its_time_is_not_the_last_one(
+    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+) -> None:
+    begun = (NOON - timedelta(seconds=30)).isoformat()
+    periods = [{"schedule": "* * * * *", "timezone": "UTC", "possible_from": begun, "certain_from": begun}]
+    Task.objects.update(schedule="* * * * *", fire_periods=periods)
+    add_run(trigger, starts_after=0, ends_after=1)
+    clock.shift(45)
+    add_run(trigger, at=NOON + timedelta(minutes=1), starts_after=-25, ends_after=-20)
+    polled = poll(work, task)
+    assert polled.quiet_until is not None
+    assert polled.quiet_until <= NOON + timedelta(minutes=2)
+    assert polled.next_poll_at is not None
+    assert polled.next_poll_at <= NOON + timedelta(minutes=2, seconds=1)
+
+
 # --- When a task is due again ----------------------------------------------------------------------------------------
 
 
