@@ -9,11 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 
 from tasks.cron import calendar
 from tasks.models import Run, SyncStatus, Task, TaskCreation, TaskQuerySet
 from tasks.runs import polling
+from tasks.runs.store import lock_tasks
 from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
 SCHEDULE_FIELDS = ("schedule", "timezone")
@@ -67,10 +69,15 @@ def undo_creation(created: Task, *, at: datetime) -> bool:
 
 
 def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
-    """It is not polled any more: its unfinished runs are followed by its account's feed."""
-    Run.objects.filter(task__in=tasks.living(), is_final=False).update(task=None)
+    """It is not polled any more: its account's feed follows its unfinished runs, certain as of the last poll."""
+    polled_at = Subquery(Task.objects.filter(pk=OuterRef("task_id")).values("polled_at")[:1])
     hidden = {"title": "", "prompt": "", "next_poll_at": None, "watched_poll_at": None, "watched_until": None}
-    return tasks.living().update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1)
+    with transaction.atomic():
+        living = list(lock_tasks(tasks.living()))
+        unfinished = Run.objects.filter(task__in=living, is_final=False)
+        unfinished.update(absent_at=Coalesce("absent_at", polled_at, "stored_at"), task=None)
+        rows = Task.objects.filter(pk__in=living)
+        return rows.update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1)
 
 
 def update_task(task: Task, changes: Mapping[str, Any], *, at: datetime, within: float = ATTEMPT_WITHIN) -> None:

@@ -57,6 +57,7 @@ from tasks.cron import zones
 from tasks.gateway import upstream
 from tasks.models import Run, Task, TaskQuerySet
 from tasks.runs import account_runs, run_now, single
+from tasks.runs.polling import shared_poll
 from tasks.runs.reading import enrich
 from tasks.runs.single import SeenRun
 from tasks.runs.store import MAX_STATUS
@@ -146,10 +147,12 @@ class TaskViewSet(TaskAPIViewSet):
         tasks = self.filter_queryset(self.get_queryset())
         if request.method == "HEAD":
             return head_response()
+        shared = shared_poll()
         page = cast(list[Task], self.paginate_queryset(tasks))
         now, deadline = timezone.now(), upstream.deadline_from_now()
         body = tasks_body(
-            enrich(page, now=now, deadline=deadline), **cast(KeysetPagination, self.paginator).page_fields()
+            enrich(page, now=now, deadline=deadline, shared=shared),
+            **cast(KeysetPagination, self.paginator).page_fields(),
         )
         return conditional_response(request, body)
 

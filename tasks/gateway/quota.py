@@ -15,27 +15,26 @@ from tasks.trigger.client import Route
 
 # How much of the quota may be used up when a call of this kind is sent: polls, lookups of single runs, writes.
 LANES: Mapping[Route, float] = {"runs": 0.6, "run": 0.8, "schedules": 1.0, "trigger": 1.0}
-# How much of it all single runs together, and those of one account, may use: the rest is left to the polls.
-SINGLE_RUNS, LOOKUPS_OF_ONE = 0.3, 0.15
+# How much of it all lookups of callers together, and those of one account, may use: the rest is left to the polls.
+LOOKUPS, LOOKUPS_OF_ONE = 0.3, 0.15
 
 
 def count_call(environment: str, route: Route) -> None:
     """For one call, right before it is sent. Raises NotSent."""
-    limits = [part(f"calls:{environment}", LANES[route])]
-    if route == "run":
-        limits.append(part(f"single:{environment}", SINGLE_RUNS))
-    exceeded = rate_limits.take(*limits, at=time.time())
+    exceeded = rate_limits.take(part(f"calls:{environment}", LANES[route]), at=time.time())
     if exceeded is not None:
         detail = "the calls that may be sent in a minute are used up"
         raise errors.NotSent(detail, retry_after=exceeded.seconds, reason="quota")
 
 
 def count_lookup(caller: object) -> None:
-    """For one run that is not cached. Raises QuotaExceeded."""
-    exceeded = rate_limits.take(part(f"lookups:{caller}", LOOKUPS_OF_ONE), at=time.time())
+    """For one run that is not cached. Raises QuotaExceeded, and NotSent where all accounts look up too many."""
+    own, of_all = part(f"lookups:{caller}", LOOKUPS_OF_ONE), part("lookups", LOOKUPS)
+    exceeded = rate_limits.take(own, of_all, at=time.time())
     if exceeded is not None:
         detail = f"more than {exceeded.limit.maximum} runs were looked up within a minute"
-        raise errors.QuotaExceeded(detail, retry_after=exceeded.seconds, reason="lookups")
+        kind = errors.QuotaExceeded if exceeded.limit == own else errors.NotSent
+        raise kind(detail, retry_after=exceeded.seconds, reason="lookups")
 
 
 def part(name: str, fraction: float) -> Limit:

@@ -57,14 +57,14 @@ def refresh(account_id: UUID, *, now: datetime, deadline: float) -> tuple[RunsSt
     if feed is None or feed.polled_at is None:
         try:
             feed = first_poll(account_id, now=now, deadline=deadline)
-        except errors.TriggerError:
+        except (errors.TriggerError, DatabaseError):
             if not RunOwner.objects.filter(account_id=account_id).exists():
                 raise
             return RunsStatus.STALE, None
+    shared = shared_poll()  # before the tasks, whose rows are as it says or newer
+    shared_as_of = shared.as_of or NEVER
     tasks = list(Task.objects.living().filter(account_id=account_id).only(*COLUMNS).order_by())
     tasks = reading.with_first_polls(tasks, now=now, deadline=deadline)
-    shared = shared_poll()
-    shared_as_of = shared.as_of or NEVER
     reading.watch(tasks, shared, now=now)
     state = feeds.state_of(account_id, feed.polled_at or NEVER)
     until = feeds.as_of(state, shared)

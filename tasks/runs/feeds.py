@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
 from tasks.runs import due, store
@@ -19,12 +19,12 @@ from tasks.runs.polling import (
     BATCH,
     LEASE,
     MAX_PAGE,
+    MAX_UNFINISHED_REACH,
     MIN_RETRY,
     OVERLAP,
     POLLS,
     Calls,
     drop_unknown,
-    last_certain,
     lockable,
     shared_poll_as_of,
 )
@@ -36,17 +36,19 @@ NEWEST_PAUSE = timedelta(seconds=4)
 LAG = timedelta(seconds=30)
 # After a longer pause, or more runs, the list begins anew: what lies between is left to the accounts' own lists.
 MAX_GAP, MAX_NEWEST_PAGES = timedelta(minutes=10), 10
-# An account's own list is read at least this often while it is watched, and down to its oldest unfinished run.
+# An account's own list is read at least this often while it is watched, down to the last poll and to the oldest of its
+# newest unfinished runs.
 EVERY = timedelta(minutes=5)
-MAX_PAGES = 5
+MAX_PAGES = 10
 # Unfinished runs that one poll retrieves, because its list lacks them. The others are not certain meanwhile.
 MAX_RETRIEVED = 5
+# Rows that one statement changes.
+CHUNK = 500
 
 
 class FeedPoller(Calls):
     def step(self, run_all: Callable[[Callable[[RunFeed], bool], Sequence[RunFeed]], object]) -> int:
         """Polls what is due, and says how many accounts were."""
-        self.poll_newest()
         claimed = self.claim()
         run_all(self.poll, claimed)
         return len(claimed)
@@ -75,50 +77,52 @@ class FeedPoller(Calls):
     def read(self, feed: RunFeed) -> None:
         """One poll. Raises a TriggerError when the list fails."""
         began = self.now()
-        unfinished = list(unfinished_of(feed.account_id))
+        unfinished = list(unfinished_of(feed.account_id).defer("data"))
         try:
-            copies = self.read_list(feed.account_id, min((run.created_at for run in unfinished), default=began))
+            copies = self.read_list(feed, oldest_in_question(feed, unfinished, began=began))
         except errors.TriggerError:
             POLLS.labels("failed").inc()
             raise
         listed = {copy.id for copy in copies}
-        retrieved, lost = self.retrieve([run for run in unfinished if run.pk not in listed])
+        missing = [run for run in unfinished if run.pk not in listed]
+        copies += self.retrieve(missing)
         shared_as_of = shared_poll_as_of()
-        store.store_listed([*copies, *retrieved], as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
-        for run in lost:
-            certain = last_certain(run, feed.polled_at, shared_as_of)
-            Run.objects.filter(pk=run.pk, is_final=False, absent_at=None).update(absent_at=certain)
+        store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
+        self.mark_lost(missing, {copy.id for copy in copies}, feed)
         next_poll = min(next_poll_of(feed.account_id, began, shared_as_of=shared_as_of), began + EVERY)
         RunFeed.objects.filter(pk=feed.pk).update(polled_at=began, next_poll_at=next_poll)
         POLLS.labels("account").inc()
 
-    def read_list(self, account_id: UUID, reach: datetime) -> list[RunCopy]:
+    def read_list(self, feed: RunFeed, reach: datetime) -> list[RunCopy]:
+        """Down to `reach`, or as many pages as there may be. The first time one page."""
         copies, after, pages = list[RunCopy](), None, 0
-        while pages == 0 or (after is not None and pages < MAX_PAGES and copies and copies[-1].created_at >= reach):
+        most = MAX_PAGES if feed.polled_at is not None else 1
+        while pages == 0 or (after is not None and pages < most and (not copies or copies[-1].created_at >= reach)):
             page = self.client.list_runs(
-                tag=f"{ACCOUNT_TAG}{account_id}", limit=MAX_PAGE, after=after, deadline=self.next_deadline()
+                tag=f"{ACCOUNT_TAG}{feed.account_id}", limit=MAX_PAGE, after=after, deadline=self.next_deadline()
             )
-            copies += [copy for copy in read_copies(page.runs) if account_id in copy.tagged]
+            copies += [copy for copy in read_copies(page.runs) if feed.account_id in copy.tagged]
             after, pages = page.next, pages + 1
         return copies
 
-    def retrieve(self, missing: list[Run]) -> tuple[list[RunCopy], list[Run]]:
-        """Unfinished runs that the list lacks, the longest uncertain ones first; and those not retrieved."""
-        retrieved, lost = list[RunCopy](), list[Run]()
-        missing.sort(key=lambda run: (run.absent_at or EVER, run.created_at))
-        for number, run in enumerate(missing):
-            if number >= MAX_RETRIEVED:
-                lost.append(run)
-                continue
+    def retrieve(self, missing: list[Run]) -> list[RunCopy]:
+        """Some of the unfinished runs that the list lacks, those first that have been uncertain for longest."""
+        retrieved = list[RunCopy]()
+        for run in sorted(missing, key=lambda run: (run.absent_at or EVER, run.created_at))[:MAX_RETRIEVED]:
             try:
-                found = self.client.retrieve_run(run.pk, deadline=self.next_deadline())
-                retrieved.append(read_copy(found))
+                retrieved.append(read_copy(self.client.retrieve_run(run.pk, deadline=self.next_deadline())))
             except errors.NotFound:
-                if not drop_unknown(run, now=self.now()):
-                    lost.append(run)
+                drop_unknown(run, now=self.now())
             except (errors.TriggerError, *UNREADABLE):
-                lost.append(run)
-        return retrieved, lost
+                continue
+        return retrieved
+
+    def mark_lost(self, missing: list[Run], found: set[str], feed: RunFeed) -> None:
+        """These runs were last certain at the last poll."""
+        lost = [run.pk for run in missing if run.pk not in found and run.absent_at is None]
+        for start in range(0, len(lost), CHUNK):
+            runs = Run.objects.filter(pk__in=lost[start : start + CHUNK], is_final=False, absent_at=None)
+            runs.update(absent_at=feed.polled_at or F("stored_at"))
 
     def postpone(self, feed: RunFeed, error: errors.TriggerError) -> None:
         claimed = RunFeed.objects.filter(pk=feed.pk, next_poll_at=feed.next_poll_at)
@@ -174,6 +178,11 @@ class FeedPoller(Calls):
                 return None
             SharedPoll.objects.update(newest_next_at=now + LEASE)
         return shared
+
+
+def oldest_in_question(feed: RunFeed, unfinished: list[Run], *, began: datetime) -> datetime:
+    newest = sorted((run.created_at for run in unfinished), reverse=True)[:MAX_UNFINISHED_REACH]
+    return min([feed.polled_at - OVERLAP if feed.polled_at else began, *newest])
 
 
 def unfinished_of(account_id: UUID) -> QuerySet[Run]:

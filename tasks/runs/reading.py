@@ -22,7 +22,7 @@ from tasks import cron
 from tasks.models import SharedPoll, SyncStatus, Task
 from tasks.runs import background, due, worker
 from tasks.runs.due import NEVER, RunsStatus
-from tasks.runs.polling import MAX_CALL, NO_SHARED_POLL, Poller, lockable, shared_poll
+from tasks.runs.polling import MAX_CALL, Poller, lockable, shared_poll
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
 WATCHED_FOR = timedelta(seconds=90)
@@ -50,10 +50,15 @@ class EnrichedTask:
     upcoming: tuple[datetime, ...]
 
 
-def enrich(tasks: Iterable[Task], *, now: datetime, deadline: float) -> list[EnrichedTask]:
-    """`deadline`: seconds of `time.monotonic()`, for the first poll of tasks that were never polled."""
+def enrich(
+    tasks: Iterable[Task], *, now: datetime, deadline: float, shared: SharedPoll | None = None
+) -> list[EnrichedTask]:
+    """`deadline`: seconds of `time.monotonic()`, for the first poll of tasks that were never polled.
+
+    `shared`: read before the tasks, whose rows are then as it says or newer.
+    """
+    shared = shared or shared_poll()
     rows = with_first_polls(list(tasks), now=now, deadline=deadline)
-    shared = shared_poll() if any(task.unfinished_stored_at for task in rows) else NO_SHARED_POLL
     watch(rows, shared, now=now)
     return [enriched(task, shared_as_of=shared.as_of or NEVER, now=now) for task in rows]
 

@@ -16,47 +16,59 @@ from tasks.trigger import errors
 # Used when more tasks and accounts are watched with unfinished runs than twice its pages, and at least this many.
 MIN_SHARED = 3
 SHARED_PAUSE = timedelta(seconds=2)
+# While it is too long to be used: how soon its length counts half.
+FORGET_AFTER = timedelta(minutes=1)
 
 
 class SharedPoller(Calls):
     def poll(self) -> bool:
         """Whether it was read."""
         began = self.now()
-        if not self.claim(began):
-            return False
+        most = self.claim(began)
         seen, after, pages = set[str](), None, 0
         try:
-            while True:
+            while pages < most and (pages == 0 or after is not None):
                 page = self.client.list_unfinished_runs(limit=MAX_PAGE, after=after, deadline=self.next_deadline())
                 copies = read_copies(page.runs)
                 shared_as_of = shared_poll_as_of()
                 store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=False)
                 seen |= {copy.id for copy in copies}
                 after, pages = page.next, pages + 1
-                if after is None:
-                    break
         except errors.TriggerError:
             SharedPoll.objects.update(next_at=self.now() + MIN_RETRY)
+            SharedPoll.objects.filter(pages__lt=pages).update(pages=pages)
             POLLS.labels("failed").inc()
             return False
-        self.finish(seen, began=began, pages=pages)
-        POLLS.labels("shared").inc()
-        return True
+        if after is not None:
+            self.give_up(pages + 1)
+        elif pages:
+            self.finish(seen, began=began, pages=pages)
+            POLLS.labels("shared").inc()
+        return pages > 0 and after is None
 
-    def claim(self, now: datetime) -> bool:
+    def claim(self, now: datetime) -> int:
+        """How many pages are worth it: fewer than half of the polls that it saves. 0: it is not read now."""
         with transaction.atomic():
             SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
             shared = SharedPoll.objects.select_for_update().get()
-            is_wanted = count_with_unfinished(now) >= max(MIN_SHARED, 2 * shared.pages + 1)
-            if is_wanted and shared.next_at <= now:
+            count = count_with_unfinished(now)
+            is_wanted, is_due = count >= max(MIN_SHARED, 2 * shared.pages + 1), shared.next_at <= now
+            if is_wanted and is_due:
                 SharedPoll.objects.update(next_at=now + LEASE)
-                return True
+                return (count - 1) // 2
             is_over = not is_wanted and shared.as_of is not None
             if is_over:
                 SharedPoll.objects.update(as_of=None)
+            elif not is_wanted and is_due and shared.pages > 1:
+                SharedPoll.objects.update(pages=shared.pages // 2, next_at=now + FORGET_AFTER)
         if is_over:
             self.poll_each(now)
-        return False
+        return 0
+
+    def give_up(self, pages: int) -> None:
+        """It is longer than what it saves, for example because of many runs of others."""
+        SharedPoll.objects.update(as_of=None, pages=pages, next_at=self.now() + FORGET_AFTER)
+        self.poll_each(self.now())
 
     def poll_each(self, now: datetime) -> None:
         """What the shared list served is polled task by task again: now, or once somebody watches it again."""
@@ -73,14 +85,14 @@ class SharedPoller(Calls):
         absent = unfinished.filter(stored_at__lt=began - due.SHARED_GRACE).exclude(pk__in=seen)
         with transaction.atomic():
             tasks = store.lock_tasks(Task.objects.filter(pk__in=absent.values("task")))
-            for run in absent.filter(task__in=tasks).select_related("task"):
+            for run in absent.filter(task__in=tasks).select_related("task").order_by("pk"):
                 certain = last_certain(run, run.task.polled_at if run.task else None, before)
                 Run.objects.filter(pk=run.pk).update(absent_at=certain)
                 task = Task.objects.filter(runs=run)
                 task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
                 task.filter(quiet_until__gt=certain).update(quiet_until=certain)
-            for run in absent.filter(task=None):
-                Run.objects.filter(pk=run.pk).update(absent_at=last_certain(run, None, before))
+            for run in absent.filter(task=None).order_by("pk"):
+                unfinished.filter(pk=run.pk).update(absent_at=last_certain(run, None, before))
             pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
             SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
 

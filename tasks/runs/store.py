@@ -157,7 +157,7 @@ def store(
 
     `as_of`: when the calls began. `at`: now. A run belongs to the task only where its account may see it.
     """
-    stored = Run.objects.in_bulk([copy.id for copy, _ in copies])
+    stored = lock_runs(Run.objects.filter(pk__in=[copy.id for copy, _ in copies]))
     new: dict[str, tuple[RunCopy, bool]] = {}
     owned = list[Owned]()
     for copy, is_scheduled in copies:
@@ -210,7 +210,7 @@ def store_listed(
     ids = [copy.id for copy in copies]
     with transaction.atomic():
         tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
-        stored = Run.objects.filter(Q(task__in=tasks) | Q(task=None)).in_bulk(ids)
+        stored = lock_runs(Run.objects.filter(Q(task__in=tasks) | Q(task=None), pk__in=ids))
         owned, new = list[Owned](), dict[str, RunCopy]()
         for copy in copies:
             run = stored.get(copy.id)
@@ -259,6 +259,11 @@ def is_current(copy: RunCopy, run: Run) -> bool:
 def lock_tasks(tasks: QuerySet[Task]) -> dict[UUID, Task]:
     """Before their runs are written, and in one order everywhere: no two transactions wait for each other."""
     return {task.pk: task for task in tasks.select_for_update().order_by("pk")}
+
+
+def lock_runs(runs: QuerySet[Run]) -> dict[str, Run]:
+    """After their tasks, and in one order everywhere."""
+    return {run.pk: run for run in runs.select_for_update().order_by("pk")}
 
 
 def newest_of(task: Task) -> dict[str, str]:

@@ -2,15 +2,16 @@
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from tasks.gateway import upstream
@@ -25,6 +26,10 @@ DELETE_BATCH = 500
 RUN_ID = re.compile(r"run_\w+")
 
 Row = TypeVar("Row")
+Answer = TypeVar("Answer")
+
+_lock = threading.Lock()
+_running = list[Future[None]]()
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +54,26 @@ def made(kind: type[AnyCalls], *, now: Callable[[], datetime] = database_now) ->
 
 def poll_due() -> int:
     """One step: the lists that serve many, and a batch of accounts and of tasks. How many of these were due."""
-    try:
-        accounts = made(FeedPoller).step(in_threads)
-        made(SharedPoller).poll()
-    except DatabaseError:  # the tasks are polled all the same
-        logger.exception("The lists that serve many could not be polled")
-        accounts = 0
-    return accounts + made(Poller).step(in_threads)
+    poll_lists()
+    return made(FeedPoller).step(in_threads) + made(Poller).step(in_threads)
+
+
+def poll_lists() -> None:
+    """In a thread of their own, since they can be long. Inside a transaction at once."""
+    if connection.in_atomic_block:
+        read_lists()
+        return
+    with _lock:
+        running: list[Future[None]] = [one for one in _running if not one.done()]
+        _running[:] = running or [threads().submit(with_own_connection(lambda _: read_lists()), None)]
+
+
+def read_lists() -> None:
+    for read in (made(FeedPoller).poll_newest, made(SharedPoller).poll):
+        try:
+            read()
+        except Exception:  # accounts and tasks are polled all the same
+            logger.exception("A list that serves many could not be read")
 
 
 def finish() -> None:
@@ -66,7 +84,7 @@ def finish() -> None:
 
 @cache
 def threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(BATCH, thread_name_prefix="poll")
+    return ThreadPoolExecutor(BATCH + 1, thread_name_prefix="poll")
 
 
 def in_threads(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
@@ -78,10 +96,10 @@ def in_threads(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
         future.result()
 
 
-def with_own_connection(poll: Callable[[Row], bool]) -> Callable[[Row], bool]:
+def with_own_connection(poll: Callable[[Row], Answer]) -> Callable[[Row], Answer]:
     """For a thread of the pool, which must not keep a database connection."""
 
-    def polled(row: Row) -> bool:
+    def polled(row: Row) -> Answer:
         try:
             return poll(row)
         finally:

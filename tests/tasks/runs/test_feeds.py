@@ -1,5 +1,6 @@
 """Runs of an account that belong to no task: which lists bring them, when these are read, and what is said of them."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
-from tasks.runs import feeds
+from tasks.runs import background, feeds
 from tasks.runs.background import run_steps
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.worker import made
@@ -296,6 +297,78 @@ def test_a_list_in_which_nothing_is_new_writes_no_run_and_no_task(
         assert made(FeedPoller).poll_newest()
     written = [query["sql"] for query in queries if query["sql"].split()[0] in ("UPDATE", "INSERT", "DELETE")]
     assert {sql.split('"')[1] for sql in written} <= {"tasks_sharedpoll", "tasks_runfeed"}
+
+
+def test_more_runs_than_a_page_since_the_last_poll_are_all_stored(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """While nobody watched."""
+    for _ in range(5):
+        add_run(trigger, cast.alice, age=100, ends_after=1)
+    alice_api.get(PATH)
+    clock.shift(3600)
+    for number in range(250):
+        add_run(trigger, cast.alice, age=3000 - number, ends_after=1)
+    for _ in range(2):
+        status(alice_api)
+    assert (status(alice_api), Run.objects.count()) == ("fresh", 255)
+
+
+def test_many_unfinished_runs_of_one_account_cost_few_queries(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    alice_api.get(PATH)
+    at = {name: timezone.now() for name in ("created_at", "updated_at", "stored_at")}
+    times = {"createdAt": "2026-11-24T12:00:00.000Z", "updatedAt": "2026-11-24T12:00:00.000Z"}
+    data = json.dumps({"id": "run_x", "status": "QUEUED", "taskIdentifier": "t", **times})
+    rows = [Run(id=f"run_{n:06}", status="QUEUED", is_final=False, data=data, **at) for n in range(2000)]
+    Run.objects.bulk_create(rows)
+    RunOwner.objects.bulk_create(
+        RunOwner(run_id=row.pk, account_id=cast.alice.pk, created_at=row.created_at) for row in rows
+    )
+    clock.shift(10)
+    with CaptureQueriesContext(connection) as queries:
+        made(FeedPoller).read(RunFeed.objects.get())
+    assert len(queries) <= 30
+    assert Run.objects.filter(absent_at__isnull=True).count() == 0
+    assert status(alice_api) == "stale"
+
+
+def test_a_shared_list_that_is_too_long_is_given_up_and_tried_again_later(
+    cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    people = (cast.alice, cast.bob, cast.charlie, cast.dora)
+    apis = [with_key(make_key(person)) for person in people]
+    for _ in range(450):
+        trigger.state.add_run(StandinRun("other", trigger.state.now, ends_after=60))
+    for api, person in zip(apis, people, strict=True):
+        add_run(trigger, person, age=0, ends_after=6000)
+        api.get(PATH)
+    for _ in range(15):
+        clock.shift(2)
+        assert {status(api) for api in apis} == {"fresh"}
+    assert SharedPoll.objects.get().as_of is None
+    clock.shift(100)
+    trigger.asked.clear()
+    for _ in range(60):
+        clock.shift(2)
+        for api in apis:
+            status(api)
+    assert SharedPoll.objects.get().pages == 1
+    assert SharedPoll.objects.get().as_of is not None
+
+
+def test_a_delete_makes_no_old_status_fresh(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller, monkeypatch: Any
+) -> None:
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    schedule = {"id": "sched_a", "externalId": str(task.pk)}
+    trigger.state.add_run(StandinRun("t", trigger.state.now, schedule=schedule, kind="SCHEDULED", ends_after=20))
+    alice_api.get(PATH)
+    clock.shift(600)
+    monkeypatch.setattr(background, "wake", lambda: None)
+    assert alice_api.delete("/api/tasks", {"id": str(task.pk)}, format="json").status_code == 200
+    assert status(alice_api) == "stale"
 
 
 # --- Whose they are --------------------------------------------------------------------------------------------------

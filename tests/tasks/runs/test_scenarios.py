@@ -111,14 +111,15 @@ def test_calls_of_a_scenario(
     trigger.rate_limit = 0
     watched = make_tasks(scenario, cast, trigger, rng)
     calls = (client, timezone.now, lambda: time.monotonic() + 100)
-    shared, pollers = SharedPoller(*calls), (FeedPoller(*calls), Poller(*calls))
+    shared, feeds, tasks = SharedPoller(*calls), FeedPoller(*calls), Poller(*calls)
     statuses = Counter[tuple[int, RunsStatus]]()
     for step in range(int(scenario.minutes * 60 / STEP)):
         fire(trigger, scenario, rng)
         if step % 4 == 0 and watched:
             read(watched, statuses, minute=int(step * STEP // 60))
         shared.poll()
-        for poller in pollers:
+        feeds.poll_newest()
+        for poller in (feeds, tasks):
             poller.step(in_turn)
         clock.shift(STEP)
     minutes = [client.minutes[minute] for minute in range(scenario.minutes)]
