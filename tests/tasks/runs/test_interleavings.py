@@ -12,6 +12,7 @@ import time_machine
 
 from demo.standin.standin import Standin
 from tasks.cron import calendar
+from tasks.models import Run
 from tasks.runs import due, polling, run_now, shared, store
 from tests.cast import Cast
 from tests.tasks.runs.plays import play
@@ -64,8 +65,8 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
         "pass",
     ),
     "the shared list counts when its last page was read": (
-        *(shared.SharedPoller, "poll", "if after is None:\n"),
-        "seen |= set(Run.objects.values_list('pk', flat=True))\n                if True:\n",
+        *(shared.SharedPoller, "poll", "after, pages = page.next, pages + 1"),
+        "after, pages, seen = None, 1, seen | set(Run.objects.values_list('pk', flat=True))",
     ),
 }
 
@@ -113,7 +114,7 @@ def without(guard: str) -> Iterator[None]:
     original = getattr(owner, name)
     source = textwrap.dedent(inspect.getsource(original))
     assert source.count(text) == 1, f"update GUARDS: the source of {guard!r} has changed"
-    scope = dict(original.__globals__)
+    scope = {**original.__globals__, "Run": Run}
     exec(compile(source.replace(text, replacement), name, "exec"), scope)  # noqa: S102  our own source
     setattr(owner, name, scope[name])
     try:

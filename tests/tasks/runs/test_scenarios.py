@@ -109,6 +109,7 @@ def test_calls_of_a_scenario(
 ) -> None:
     rng, client = random.Random(1), DirectClient(trigger)
     trigger.rate_limit = 0
+    settings.WEB_CONCURRENCY = 1
     watched = make_tasks(scenario, cast, trigger, rng)
     calls = (client, timezone.now, lambda: time.monotonic() + 100)
     shared, feeds, tasks = SharedPoller(*calls), FeedPoller(*calls), Poller(*calls)
