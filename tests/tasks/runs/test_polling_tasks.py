@@ -16,7 +16,7 @@ from demo.standin.state import StandinRun
 from tasks import writes
 from tasks.cron import calendar
 from tasks.gateway import upstream
-from tasks.models import MissedRun, Run, RunOwner, SharedPoll, Task
+from tasks.models import MissedRun, Run, RunOwner, RunRequest, SharedPoll, Task
 from tasks.runs import reading, run_now
 from tasks.runs.polling import LEASE, Poller
 from tasks.runs.shared import SharedPoller
@@ -228,6 +228,19 @@ def test_a_run_outside_the_schedule_is_counted_as_unexpected(
 
 
 # --- Lost, late and contradicting answers ----------------------------------------------------------------------------
+
+
+def test_a_poll_reads_further_pages_down_to_what_is_in_question(
+    task: Task, cast: Cast, trigger: Standin, work: Poller
+) -> None:
+    """Runs by hand whose answers were lost: no fire says how many to expect."""
+    Task.objects.update(run_by_hand_at=NOON, polled_at=NOON - timedelta(seconds=60))
+    RunRequest.objects.create(task=task, requested_by=cast.alice, requested_at=NOON, digest="x")
+    tags = [f"account:{cast.alice.pk}", f"task:{task.pk}"]
+    for seconds in range(12):
+        add_run(trigger, at=NOON - timedelta(seconds=seconds), schedule_id=None, tags=tags)
+    poll(work, task)
+    assert Run.objects.filter(task=task).count() == 12
 
 
 def test_an_older_copy_never_replaces_a_newer_one(task: Task, trigger: Standin, work: Poller) -> None:
