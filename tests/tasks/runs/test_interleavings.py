@@ -61,7 +61,7 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
 }
 
 
-# A play that ends wrong without the guard, where it is not among the first. After a change of the code it may be another.
+# A play that ends wrong without the guard, where it is not one of the first. A change of the code can make it another.
 SEEN_IN = {
     "both expressions are possible near a change": 10,
     "a poll is as old as the moment before its first call": 17,
