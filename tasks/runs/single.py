@@ -7,7 +7,7 @@ may not see takes the same path as an unknown one.
 import json
 import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -91,9 +91,9 @@ def retrieve(
     seen = as_seen(caller, run, account_id=account_id) if run is not None and is_current(run, newer_than) else None
     if seen is not None:
         return seen
-    count_lookup(caller.pk)
     try:
-        seen = as_seen(caller, fetch_once(run_id, deadline=deadline, newer_than=newer_than), account_id=account_id)
+        run = look_up(caller, run_id, deadline=deadline, newer_than=newer_than)
+        seen = as_seen(caller, run, account_id=account_id)
     except errors.NotFound:
         seen = stored_run(caller, run_id, account_id=account_id, is_unknown=True)
     except errors.TriggerError:
@@ -109,7 +109,8 @@ def retrieve(
 def retrieve_started(caller: Account, run_id: str, *, account_id: UUID, deadline: float) -> SeenRun:
     """A run that the caller has just started. That it is not found yet is not cached; raises RunNotFound for it."""
     try:
-        seen = as_seen(caller, fetch_once(run_id, deadline=deadline), account_id=account_id)
+        call = partial(fetch, run_id, deadline=deadline)
+        seen = as_seen(caller, fetch_once(run_id, call, deadline=deadline), account_id=account_id)
     except errors.NotFound:
         seen = None
     if seen is None:
@@ -117,9 +118,23 @@ def retrieve_started(caller: Account, run_id: str, *, account_id: UUID, deadline
     return seen
 
 
-def fetch_once(run_id: str, *, deadline: float, newer_than: datetime | None = None) -> RetrievedRun:
+def look_up(caller: Account, run_id: str, *, deadline: float, newer_than: datetime | None) -> RetrievedRun:
+    """Counts for the caller whose request makes the call. Where that one has made too many, another makes its own."""
+
+    def counted() -> RetrievedRun:
+        count_lookup(caller.pk)
+        return fetch(run_id, deadline=deadline)
+
+    try:
+        return fetch_once(run_id, counted, deadline=deadline, newer_than=newer_than)
+    except errors.QuotaExceeded:
+        return counted()
+
+
+def fetch_once(
+    run_id: str, call: Callable[[], RetrievedRun], *, deadline: float, newer_than: datetime | None = None
+) -> RetrievedRun:
     """Requests of this process share a call. One that began too early is followed by another."""
-    call = partial(fetch, run_id, deadline=deadline)
     run = upstream.call_once(run_name(run_id), call, deadline=deadline)
     return run if is_current(run, newer_than) else upstream.call_once(run_name(run_id), call, deadline=deadline)
 

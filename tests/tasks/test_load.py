@@ -250,9 +250,9 @@ def test_many_long_polling_clients_do_not_slow_down_other_callers(
     assert {response.json()["runs"][0]["status"] for response in last} == {"COMPLETED"}
     assert waiting >= 0.9 * capacity
     assert under_load.statuses == baseline.statuses == {200: 150}
-    # Every two seconds a list for those who wait and, in each worker, the run for those who come again; every four
-    # seconds the newest runs of all.
-    assert calls <= (1 + WORKERS) * (period / 2 + 1) + period / 4 + 1
+    # Every two seconds a list for those who wait and, in each worker, the run for those who come again; and the newest
+    # runs of all, every four seconds.
+    assert calls <= (2 + WORKERS) * (period / 2 + 1)
     assert max(connections) <= WORKERS * POOL
 
 

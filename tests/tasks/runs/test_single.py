@@ -63,13 +63,16 @@ def test_a_final_run_is_cached_for_an_hour(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_readers_at_once_cost_one_call(crowd: list[APIClient], trigger: Standin, tags: list[str]) -> None:
+def test_many_readers_at_once_cost_one_call(
+    crowd: list[APIClient], trigger: Standin, tags: list[str], settings: Settings
+) -> None:
     all_are_here = threading.Event()
 
     def wait(request: Request) -> None:
         all_are_here.wait(0.3)
 
     trigger.before = wait
+    settings.TRIGGER_CALLS_PER_MINUTE, settings.WEB_CONCURRENCY = 7, 1  # one lookup for each account
     tagged = add_run(trigger, tags)
     assert at_once(crowd, f"{PATH}?runId={tagged.id}") == [200] * len(crowd)
     assert trigger.asked[ONE_RUN] == 1
