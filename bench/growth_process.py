@@ -3,7 +3,8 @@
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import django
@@ -91,22 +92,28 @@ def median_duration(send_request: Callable[[], object]) -> float:
     return median_ms(seconds[REPEAT // 4 :])
 
 
-def main() -> None:
+def compare(fill: Callable[[int], None], measure: Callable[[], dict[str, float]], *, large: int) -> None:
+    """Prints the medians at both sizes."""
     call_command("migrate", verbosity=0)
     medians = []
-    for count in (SMALL, LARGE):
+    for count in (SMALL, large):
         fill(count)
         medians.append(measure())
-    for name in REQUESTS:
+    for name in medians[0]:
         print(f"{name}\t{medians[0][name]:.2f}\t{medians[1][name]:.2f}")  # noqa: T201  bench.growth parses this output
 
 
-if __name__ == "__main__":
+@contextmanager
+def test_database() -> Iterator[None]:
+    """So that existing data is not touched. It is destroyed at the end."""
     settings.ALLOWED_HOSTS.append("testserver")
-    creation = connection.creation
-    # A test database, so that existing data is not touched. It is destroyed at the end.
-    name = creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+    name = connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
     try:
-        main()
+        yield
     finally:
-        creation.destroy_test_db(name, verbosity=0)
+        connection.creation.destroy_test_db(name, verbosity=0)
+
+
+if __name__ == "__main__":
+    with test_database():
+        compare(fill, measure, large=LARGE)

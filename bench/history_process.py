@@ -14,17 +14,15 @@ from unittest import mock
 from uuid import UUID
 
 from bench import growth_process
-from bench.growth import LARGE_RUNS, SMALL
+from bench.growth import LARGE_RUNS
 
 # Django is set up by the import above.
-from django.conf import settings  # isort: skip
-from django.core.management import call_command  # isort: skip
 from django.db import connection, transaction  # isort: skip
 from django.db.models import QuerySet  # isort: skip
 from django.utils import timezone  # isort: skip
 
-from tasks.models import Run, RunFeed, RunOwner, Task  # isort: skip
-from tasks.runs import account_runs, worker  # isort: skip
+from tasks.models import Run, RunOwner, Task  # isort: skip
+from tasks.runs import account_runs, feeds, worker  # isort: skip
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 RUNS_PER_TASK = 10
@@ -101,18 +99,11 @@ def queries() -> dict[str, Callable[[], QuerySet[Run] | QuerySet[Task]]]:
         "a page of its failed runs": lambda: account_runs.of_account(big).filter(status__in=["FAILED"])[:20],
         "a page of one task": lambda: account_runs.of_task(task.pk, small).filter(listed_at__lte=middle)[:50],
         "due tasks": lambda: Task.objects.filter(next_poll_at__lte=timezone.now()).order_by("next_poll_at")[:8],
-        "its unfinished runs of no task": lambda: account_feeds_unfinished(big),
+        "its unfinished runs of no task": lambda: feeds.unfinished_of(big)[:20],
     }
 
 
-def account_feeds_unfinished(account_id: object) -> QuerySet[Run]:
-    from tasks.runs.feeds import unfinished_of
-
-    return unfinished_of(account_id)[:20]  # type: ignore[arg-type]
-
-
 def measure() -> dict[str, float]:
-    RunFeed.objects.all().delete()
     return {name: growth_process.median_duration(lambda make=make: list(make())) for name, make in queries().items()}  # type: ignore[misc]
 
 
@@ -147,23 +138,8 @@ def retention() -> str:
     return f"{deleted:,} runs in {took:.0f} s, longest lock {max(seconds) * 1000:.0f} ms, {memory:.0f} MB more memory"
 
 
-def main() -> None:
-    call_command("migrate", verbosity=0)
-    medians = []
-    for count in (SMALL, LARGE_RUNS):
-        fill(count)
-        medians.append(measure())
-    print_plans()
-    for name in medians[0]:
-        print(f"{name}\t{medians[0][name]:.2f}\t{medians[1][name]:.2f}")  # noqa: T201  bench.growth parses this output
-    print(f"retention of all: {retention()}", file=sys.stderr)  # noqa: T201
-
-
 if __name__ == "__main__":
-    settings.ALLOWED_HOSTS.append("testserver")
-    creation = connection.creation
-    name = creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
-    try:
-        main()
-    finally:
-        creation.destroy_test_db(name, verbosity=0)
+    with growth_process.test_database():
+        growth_process.compare(fill, measure, large=LARGE_RUNS)
+        print_plans()
+        print(f"retention of all: {retention()}", file=sys.stderr)  # noqa: T201

@@ -295,15 +295,10 @@ class TaskRunViewSet(TaskAPIViewSet):
 
     def retrieved(self, caller: Account, *, is_stored: bool = False) -> SeenRun:
         """`is_stored`: what is cached must be at least as new as the stored copy."""
-        return single.retrieve(
-            caller,
-            self.query["runId"],
-            account_id=self.requested_account_id,
-            deadline=upstream.deadline_from_now(),
-            newer_than=Run.objects.filter(pk=self.query["runId"]).values_list("updated_at", flat=True).first()
-            if is_stored
-            else None,
-        )
+        run_id, account_id, deadline = self.query["runId"], self.requested_account_id, upstream.deadline_from_now()
+        stored = Run.objects.filter(pk=run_id).only("updated_at").first() if is_stored else None
+        newer_than = stored.updated_at if stored else None
+        return single.retrieve(caller, run_id, account_id=account_id, deadline=deadline, newer_than=newer_than)
 
     def run_response(self, seen: SeenRun) -> HttpResponse:
         response = conditional_response(self.request, run_body(seen), etag_fields=without_presigned_urls(seen))

@@ -181,9 +181,9 @@ class Gate:
 def is_failure(route: Route, error: errors.TriggerError | None, *, is_trial: bool) -> bool:
     """Whether the result counts against the kind of call.
 
-    A 500 or a broken answer counts for lists only: a single run or schedule can break the answer about itself
-    (recorded: run_get_packet_*, cron_L_bare_poison_create). A probe names nothing that exists, so its failure always
-    counts.
+    An answer that is too large is an answer. A 500 or a broken answer counts for lists only: a single run or schedule
+    can break the answer about itself (recorded: run_get_packet_*, cron_L_bare_poison_create). A probe names nothing
+    that exists, so its failure always counts.
     """
     if isinstance(error, errors.NotReached | errors.TimedOut):
         return True

@@ -26,8 +26,10 @@ from tasks.runs.reading import OVERDUE_AFTER, WATCHED_FOR
 from tasks.trigger import errors
 
 # What the freshness of a task needs.
-POLL_COLUMNS = ("id", "polled_at", "next_poll_at", "watched_until", "quiet_until", "unfinished_stored_at")
-COLUMNS = (*POLL_COLUMNS, "trigger_schedule_id", "run_by_hand_at")
+COLUMNS = (
+    *("id", "polled_at", "next_poll_at", "watched_until", "quiet_until", "unfinished_stored_at"),
+    *("trigger_schedule_id", "run_by_hand_at"),
+)
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,7 @@
 """Steps of polling without a worker: a request starts them in the background when something it shows is overdue.
 
-One daemon thread per process, and at most one more round waiting. With a worker nothing is overdue, so it never starts.
+One daemon thread per process, and at most one more round waiting. With a worker it starts only where somebody watches
+again.
 """
 
 import logging

@@ -4,7 +4,7 @@ One list of the environment's newest runs serves all accounts while somebody wat
 their tags. Each account's own list, by its tag, brings what came before, and follows its unfinished runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -19,13 +19,13 @@ from tasks.runs.polling import (
     BATCH,
     LEASE,
     MAX_PAGE,
-    MAX_UNFINISHED_REACH,
     MIN_RETRY,
     OVERLAP,
     POLLS,
     Calls,
     drop_unknown,
     lockable,
+    oldest_in_question,
     shared_poll_as_of,
 )
 from tasks.runs.store import UNREADABLE, RunCopy, read_copies, read_copy
@@ -79,7 +79,8 @@ class FeedPoller(Calls):
         began = self.now()
         unfinished = list(unfinished_of(feed.account_id).defer("data"))
         try:
-            copies = self.read_list(feed, oldest_in_question(feed, unfinished, began=began))
+            state = as_state(unfinished, feed.polled_at or NEVER)
+            copies = self.read_list(feed, oldest_in_question(state, began=began, is_deep=False))
         except errors.TriggerError:
             POLLS.labels("failed").inc()
             raise
@@ -180,11 +181,6 @@ class FeedPoller(Calls):
         return shared
 
 
-def oldest_in_question(feed: RunFeed, unfinished: list[Run], *, began: datetime) -> datetime:
-    newest = sorted((run.created_at for run in unfinished), reverse=True)[:MAX_UNFINISHED_REACH]
-    return min([feed.polled_at - OVERLAP if feed.polled_at else began, *newest])
-
-
 def unfinished_of(account_id: UUID) -> QuerySet[Run]:
     """The account's unfinished runs that no task's poll follows.
 
@@ -195,9 +191,13 @@ def unfinished_of(account_id: UUID) -> QuerySet[Run]:
 
 
 def state_of(account_id: UUID, polled_at: datetime) -> PollState:
-    """As of a task without a schedule. Not stored: such runs come by several lists."""
-    rows = unfinished_of(account_id).values_list("stored_at", "created_at", "absent_at")
-    unfinished = tuple(Unfinished(*row) for row in rows)
+    """Not stored: such runs come by several lists."""
+    return as_state(unfinished_of(account_id).only("stored_at", "created_at", "absent_at"), polled_at)
+
+
+def as_state(runs: Iterable[Run], polled_at: datetime) -> PollState:
+    """As of a task without a schedule."""
+    unfinished = tuple(Unfinished(run.stored_at, run.created_at, run.absent_at) for run in runs)
     return PollState(polled_at=polled_at, deep_polled_at=polled_at, spread=0.0, unfinished=unfinished)
 
 

@@ -40,7 +40,9 @@ def owners_of(run: Run) -> set[UUID]:
 
 
 def account_tags(run: Run) -> list[str]:
-    return [tag.removeprefix(ACCOUNT_TAG) for tag in run.get("tags", []) if tag.startswith(ACCOUNT_TAG)]
+    """Listed runs are not checked: a tag that is not text names nobody."""
+    tags = [tag for tag in run.get("tags") or [] if isinstance(tag, str)]
+    return [tag.removeprefix(ACCOUNT_TAG) for tag in tags if tag.startswith(ACCOUNT_TAG)]
 
 
 def tagged_accounts(run: Run) -> set[UUID]:

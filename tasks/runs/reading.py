@@ -1,4 +1,4 @@
-"""Tasks with their stored runs and next times, for the API. A list of any length is one query and no upstream call.
+"""Tasks with their stored runs and next times, for the API. A list of any length is two queries and no upstream call.
 
 Only a task that was never polled is polled on the way, within the deadline. Reading marks tasks as watched, which
 brings their polls forward; without a worker it also starts a step in the background when something shown is overdue.

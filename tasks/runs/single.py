@@ -25,7 +25,7 @@ from tasks.models import Run, RunOwner
 from tasks.runs import store
 from tasks.runs.due import RunsStatus
 from tasks.runs.owners import owners_of, related_runs, visible, without_nested, without_related
-from tasks.runs.store import FINAL, PRESIGNED, encode
+from tasks.runs.store import FINAL, PRESIGNED, encode, is_json_object
 from tasks.trigger import errors
 
 RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}", re.ASCII)
@@ -183,7 +183,11 @@ def stored_run(caller: Account, run_id: str, *, account_id: UUID | None, is_unkn
     if is_unknown and run is not None and not run.is_final and run.created_at < timezone.now() - NEW_FOR:
         return None
     owners: Collection[UUID] = RunOwner.objects.filter(run=run_id).values_list("account_id", flat=True)
-    if run is None or not visible(caller, {run_id: frozenset(owners)}, account_id=account_id):
+    if (
+        run is None
+        or not is_json_object(run.data)
+        or not visible(caller, {run_id: frozenset(owners)}, account_id=account_id)
+    ):
         return None
     polled_at = run.task.polled_at if run.task is not None else None
     return SeenRun(run.data.encode(), run.status, RunsStatus.STALE, max(run.stored_at, polled_at or run.stored_at))

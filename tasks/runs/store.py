@@ -19,9 +19,9 @@ import prometheus_client
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from core.text import parse_timestamp, parse_uuid
+from core.text import parse_timestamp
 from tasks.models import Run, RunOwner, Task
-from tasks.runs.owners import ACCOUNT_TAG
+from tasks.runs.owners import account_tags, tagged_accounts
 from tasks.trigger import types
 from tasks.trigger.responses import as_text
 
@@ -87,8 +87,6 @@ def read_copy(item: types.Run) -> RunCopy:
     """Raises one of UNREADABLE for an item without id, status or createdAt."""
     raw: dict[str, Any] = dict(item)
     created_at = parse_timestamp(raw["createdAt"])
-    tags = [tag for tag in raw.get("tags") or [] if isinstance(tag, str) and tag.startswith(ACCOUNT_TAG)]
-    accounts = (parse_uuid(tag.removeprefix(ACCOUNT_TAG)) for tag in tags)
     return RunCopy(
         id=raw["id"],
         status=as_text(raw["status"])[:MAX_STATUS],
@@ -97,8 +95,8 @@ def read_copy(item: types.Run) -> RunCopy:
         started_at=optional_timestamp(raw.get("startedAt")),
         finished_at=optional_timestamp(raw.get("finishedAt")),
         updated_at=optional_timestamp(raw.get("updatedAt")) or created_at,
-        tagged=frozenset(account for account in accounts if account),
-        has_account_tag=bool(tags),
+        tagged=frozenset(tagged_accounts(item)),
+        has_account_tag=bool(account_tags(item)),
         data=data_of(raw),
     )
 

@@ -12,6 +12,7 @@ from rest_framework.test import APIClient
 
 from demo.standin.faults import Fault
 from demo.standin.messages import Request
+from demo.standin.run_json import STATUSES
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.gateway import upstream
@@ -49,11 +50,11 @@ def test_many_who_poll_a_run_cost_one_call_every_two_seconds(
     assert 1 <= trigger.asked[ONE_RUN] <= most
 
 
-@pytest.mark.parametrize("status", sorted(FINAL - {"COMPLETED", "FAILED", "INTERRUPTED"}))
+@pytest.mark.parametrize("stored", [name for name, status in STATUSES.items() if status.finished])
 def test_a_final_run_is_cached_for_an_hour(
-    alice_api: ContractClient, trigger: Standin, tags: list[str], status: str
+    alice_api: ContractClient, trigger: Standin, tags: list[str], stored: str
 ) -> None:
-    stored = {"CRASHED": "CRASHED", "SYSTEM_FAILURE": "SYSTEM_FAILURE"}.get(status, status)
+    assert STATUSES[stored].shown in FINAL
     run = add_run(trigger, tags, stuck_as=stored)
     alice_api.get(PATH, {"runId": run.id})
     for minutes, calls in ((59, 1), (61, 2)):
@@ -113,6 +114,16 @@ def test_what_a_lookup_sees_lists_show_too(alice_api: ContractClient, trigger: S
         trigger.asked.clear()
         assert alice_api.get(PATH, {"runId": run.id}).json()["runs"][0]["status"] == "COMPLETED"
         assert [one["status"] for one in alice_api.get(PATH).json()["runs"]] == ["COMPLETED"]
+
+
+@pytest.mark.parametrize("data", ["{", '{"id": NaN}'])
+def test_a_damaged_row_is_no_answer(alice_api: ContractClient, trigger: Standin, tags: list[str], data: str) -> None:
+    run = add_run(trigger, tags)
+    alice_api.get(PATH, {"runId": run.id})
+    Run.objects.update(data=data)
+    trigger.faults.add(Fault("hang"))
+    with later(hours=2):
+        assert alice_api.get(PATH, {"runId": run.id}).status_code == 500
 
 
 def test_a_run_of_nobody_is_not_stored(dora_api: ContractClient, trigger: Standin) -> None:

@@ -26,7 +26,6 @@ from demo.standin.state import StandinSchedule
 from tasks.gateway import upstream
 from tasks.management.commands.sync_schedules import Command, Stopped, line
 from tasks.models import SyncStatus, Task
-from tasks.schedules import next_runs
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
 from tasks.schedules.reconciliation import run_pass
@@ -104,11 +103,11 @@ def count_writes(trigger: Standin) -> int:
     return sum(number for name, number in trigger.asked.items() if name.split()[0] in ("POST", "PUT", "DELETE"))
 
 
-def test_next_runs_that_are_not_ours_are_noted_by_time_zone(
-    task: Task, trigger: Standin, run: Sync, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_next_runs_that_are_not_ours_are_noted_by_time_zone(task: Task, trigger: Standin, run: Sync) -> None:
     assert run().notes == []
-    monkeypatch.setattr(next_runs, "TOLERANCE", timedelta(days=-3))
+    schedule = held_schedule(trigger, task)
+    schedule.next_fire = (schedule.next_fire or 0) + 3600
+    trigger.state.put_schedule(schedule)
     (note,) = run().notes
     assert note.startswith("Trigger.dev computes another next run than we do for 1 schedule(s) in the time zone UTC")
 
