@@ -1,31 +1,23 @@
-"""Cron expressions as Trigger.dev reads them: whether one is valid, what it means, and when it fires next.
+"""The grammar of cron as Trigger.dev reads it: whether an expression is valid, and which days and hours it names. Pure.
 
-Trigger.dev asks cron-parser 4.9 for one time after another. croniter accepts more (`@daily`, six fields, `15W`),
-combines the day fields differently and treats clock changes differently. So croniter only walks the calendar days here;
-the grammar and the times of day are ours. tests/data/cron-oracle.jsonl is the proof. Time is an argument.
+Trigger.dev reads an expression with cron-parser 4.9 and describes it with cronstrue; it refuses what the first cannot
+read, and answers 500 to what the second cannot. croniter's grammar is another one (`@daily`, six fields, `15W`), so
+this one is ours. tests/data/cron-verdicts.jsonl is the proof.
 """
 
-import heapq
 import re
-from collections.abc import Iterable, Iterator
+from calendar import monthrange
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, timedelta
 from functools import cached_property, lru_cache
-from itertools import groupby, islice, product
-from zoneinfo import ZoneInfo
-
-from cron_descriptor import FormatError, Options, get_description
-from croniter import croniter
-
-from tasks.cron import zones
+from itertools import product
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 DAYS_IN_MONTH = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 MAX_LENGTH = 200
-# The words of Trigger.dev's own screens.
-WORDS = Options()
-WORDS.locale_code, WORDS.use_24hour_time_format = "en_US", False
+# `*` in the weekday is 0-7.
+EVERY_WEEKDAY = 8
 
 
 class CronError(ValueError):
@@ -37,15 +29,25 @@ class Field:
     name: str
     minimum: int
     maximum: int
-    characters: str
+    characters: str = r"[,*\d/-]+"
     names: tuple[str, ...] = ()
 
+    # The number that an atom may begin with, also before an `L`. What Trigger.dev cannot describe breaks it.
+    leading: str = r"\d*"
 
-MINUTE = Field("minute", 0, 59, r"[,*\d/-]+")
-HOUR = Field("hour", 0, 23, r"[,*\d/-]+")
-DAY = Field("day of month", 1, 31, r"[?,*\dL/-]+")
-MONTH = Field("month", 1, 12, r"[,*\d/-]+", MONTHS)
-WEEKDAY = Field("weekday", 0, 7, r"[?,*\dL#/-]+", WEEKDAYS)
+    def within(self, text: str, atom: str) -> int:
+        if not re.fullmatch(r"\d+", text, re.ASCII):
+            raise CronError(f"The {self.name} cannot hold {atom!r}.")
+        if not self.minimum <= int(text) <= self.maximum:
+            raise CronError(f"The {self.name} must be from {self.minimum} to {self.maximum}, not {int(text)}.")
+        return int(text)
+
+
+MINUTE = Field("minute", 0, 59)
+HOUR = Field("hour", 0, 23)
+DAY = Field("day of month", 1, 31, r"[?,*\dL/-]+", leading=r"|0*([1-9]|[12]\d|3[01])")
+MONTH = Field("month", 1, 12, names=MONTHS, leading=r"|0*([1-9]|1[0-2])")
+WEEKDAY = Field("weekday", 0, 7, r"[?,*\dL#/-]+", WEEKDAYS, leading="|0*[0-6]|7")
 FIELDS = (MINUTE, HOUR, DAY, MONTH, WEEKDAY)
 
 
@@ -56,7 +58,7 @@ class Cron:
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
     days: tuple[int, ...]
-    last_day: bool
+    last_days: int  # how many atoms name the last day of the month
     months: tuple[int, ...]
     weekdays: tuple[int, ...]
     last_weekdays: tuple[int, ...]
@@ -73,37 +75,73 @@ class Cron:
 
     @property
     def names_weekdays(self) -> bool:
-        return len(self.weekdays) + len(self.last_weekdays) != 8
+        return len(self.weekdays) + len(self.last_weekdays) != EVERY_WEEKDAY
 
     def names_days_in(self, month: int) -> bool:
-        return len(self.days) + self.last_day < DAYS_IN_MONTH[month - 1]
+        return len(self.days) + self.last_days < DAYS_IN_MONTH[month - 1]
+
+    def names(self, day: date) -> bool:
+        return day.month in self.months and self.names_in_its_month(day)
+
+    def names_in_its_month(self, day: date) -> bool:
+        """Whatever the month. Both day fields restricted: either may match. `#` is a condition of its own."""
+        if self.occurrence not in (None, (day.day + 6) // 7):
+            return False
+        is_day = day.day in self.days or (self.last_days > 0 and day.day == monthrange(day.year, day.month)[1])
+        if not self.names_weekdays:
+            return is_day
+        is_weekday = self._names_weekday_of(day)
+        return is_weekday or (is_day and self.names_days_in(day.month))
+
+    def _names_weekday_of(self, day: date) -> bool:
+        weekday = day.isoweekday() % 7
+        if weekday in self.weekdays:
+            return True
+        return weekday in self.last_weekdays and (day + timedelta(days=7)).month != day.month
 
 
 @lru_cache(maxsize=4096)
 def parse(expression: str) -> Cron:
     """The expression in numbers; raises CronError naming the field that is wrong."""
-    parts = expression.split(" ")
+    parts = expression.removesuffix("\n").split(" ")
     if len(expression) > MAX_LENGTH or len(parts) != 5 or not all(parts):
+        count = len(expression.split())
+        found = f"{count}" if count != 5 else "other white space"
+        if len(expression) > MAX_LENGTH:
+            found = f"{len(expression)} characters, of at most {MAX_LENGTH}"
         raise CronError(
-            "A cron expression has five fields with one space between them: "
+            f"A cron expression has five fields with one space between them, and this one has {found}: "
             "minute, hour, day of month, month, weekday. For example: 0 9 * * 1-5"
         )
-    minute, hour, day, month, weekday = (numbered(part, field) for part, field in zip(parts, FIELDS, strict=True))
+    *others, weekday = parts
     weekday, occurrence = without_occurrence(weekday)
-    months = plain_values(month, MONTH)
+    minute, hour, day, month, weekday = map(in_numbers, (*others, weekday), FIELDS)
+    weekdays, lasts = values(weekday, WEEKDAY)
+    months, _ = values(month, MONTH)
+    days, last_days = days_within(months, *values(day, DAY))
     return Cron(
-        minutes=plain_values(minute, MINUTE),
-        hours=plain_values(hour, HOUR),
-        days=days_within(months, plain_values(day, DAY, lasts="L")),
-        last_day="L" in day.split(","),
+        minutes=values(minute, MINUTE)[0],
+        hours=values(hour, HOUR)[0],
+        days=days,
+        last_days=last_days,
         months=months,
-        weekdays=plain_values(weekday, WEEKDAY, lasts="0L 1L 2L 3L 4L 5L 6L 7L"),
-        last_weekdays=tuple(int(atom[0]) % 7 for atom in weekday.split(",") if atom.endswith("L")),
+        weekdays=weekdays,
+        last_weekdays=last_weekdays(weekdays, lasts),
         occurrence=occurrence,
     )
 
 
-def numbered(text: str, field: Field) -> str:
+def without_occurrence(weekday: str) -> tuple[str, int | None]:
+    """`1#2`, the second Monday of the month, as (`1`, 2)."""
+    if "#" not in weekday:
+        return weekday, None
+    match = re.fullmatch(r"([^#,/-]+)#0*([1-5])", weekday)
+    if match is None:
+        raise CronError(f"The weekday cannot be {weekday!r}: write weekday#occurrence, with 1 to 5 as the occurrence.")
+    return match[1], int(match[2])
+
+
+def in_numbers(text: str, field: Field) -> str:
     """The field with its names (`MON`, `jan`) replaced by numbers, and made only of characters that it may have."""
 
     def number(match: re.Match[str]) -> str:
@@ -112,204 +150,64 @@ def numbered(text: str, field: Field) -> str:
             raise CronError(f"The {field.name} cannot be {text!r}.")
         return str(field.names.index(name) + field.minimum)
 
-    replaced = re.sub("[a-z]{3}", number, text, flags=re.IGNORECASE | re.ASCII) if field.names else text
-    if not re.fullmatch(field.characters, replaced.removesuffix("\n"), re.ASCII):
+    replaced = re.sub("[a-zA-Z]{3}", number, text) if field.names else text
+    if not re.fullmatch(field.characters, replaced, re.ASCII):
         raise CronError(f"The {field.name} cannot be {text!r}.")
-    return replaced.removesuffix("\n")
+    return replaced
 
 
-def without_occurrence(weekday: str) -> tuple[str, int | None]:
-    """`1#2`, the second Monday of the month, as (`1`, 2)."""
-    if "#" not in weekday:
-        return weekday, None
-    match = re.fullmatch(r"([0-7*?]L?)#([1-5])", weekday)
-    if match is None:
-        raise CronError(f"The weekday cannot be {weekday!r}: write weekday#occurrence, with 1 to 5 as the occurrence.")
-    return match[1], int(match[2])
+def values(text: str, field: Field) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The numbers of a field in order, and its atoms that hold an `L`."""
+    wildcard = "*" if "*" in text else "?"
+    numbers, lasts = list[int](), list[str]()
+    for atom in text.split(","):
+        first, slash, step = atom.partition("/")
+        leading = first[: len(first) - len(first.lstrip("0123456789"))]
+        if not atom:
+            raise CronError(f"The {field.name} cannot be {text!r}: a value is missing beside a comma.")
+        if "/" in step:
+            raise CronError(f"The {field.name} cannot hold {atom!r}.")
+        whole = f"{first}-{field.maximum}" if slash and first == leading else first
+        whole = whole.replace(wildcard, f"{field.minimum}-{field.maximum}")
+        if "L" in whole and "-" not in whole:
+            lasts.append(whole)  # its step means nothing
+        elif re.fullmatch("-0+", atom):
+            numbers.append(field.within("0", atom))
+        else:
+            numbers += range_values(whole, step if slash else "1", field, atom)
+        if not re.fullmatch(field.leading, leading):
+            raise CronError(f"The {field.name} cannot hold {atom!r}.")
+    return tuple(sorted(numbers)), tuple(lasts)
 
 
-def plain_values(text: str, field: Field, *, lasts: str = "") -> tuple[int, ...]:
-    atoms = [atom for atom in text.split(",") if atom not in lasts.split(" ")]
-    return tuple(sorted(value for atom in atoms for value in atom_values(atom, field)))
-
-
-def atom_values(atom: str, field: Field) -> list[int]:
-    """The numbers of `5`, `1-5`, `*/15`, `5/15`; a range of weekdays that ends at 7 also names Sunday as 0."""
-    match = re.fullmatch(r"(?:(\d+)(?:-(\d+))?|[*?])(?:/(\d+))?", atom, re.ASCII)
-    if match is None:
+def range_values(text: str, step: str, field: Field, atom: str) -> list[int]:
+    """The numbers of `5` and of `1-5`; as Trigger.dev does, `1-2-3` is read as `1-2`, and `0-` as `0-0`."""
+    low, *others = text.split("-")
+    first = field.within(low, atom)
+    if not others:
+        return [first % 7 if field is WEEKDAY else first]
+    last = field.within(others[0] or "0", atom)
+    if first > last or not re.fullmatch("0*[1-9][0-9]*", step):
         raise CronError(f"The {field.name} cannot hold {atom!r}.")
-    first, last, step = (int(group) if group else None for group in match.groups())
-    if first is not None and last is None and step is None:
-        return [within(first, field) % 7 if field is WEEKDAY else within(first, field)]
-    low = within(field.minimum if first is None else first, field)
-    high = within(field.maximum if last is None else last, field)
-    if low > high or step == 0:
-        raise CronError(f"The {field.name} cannot hold {atom!r}.")
-    values = list(range(low, high + 1, step or 1))
-    if field is WEEKDAY and high % 7 == 0 and 0 not in values:
-        values.insert(0, 0)
-    return values
+    found = list(range(first, last + 1, int(step)))
+    # A range of weekdays that ends at 7 also names Sunday as 0.
+    return [0, *found] if field is WEEKDAY and last % 7 == 0 and first > 0 else found
 
 
-def within(value: int, field: Field) -> int:
-    if not field.minimum <= value <= field.maximum:
-        raise CronError(f"The {field.name} must be from {field.minimum} to {field.maximum}, not {value}.")
-    return value
-
-
-def days_within(months: tuple[int, ...], days: tuple[int, ...]) -> tuple[int, ...]:
-    """A single named month has only its own days; Trigger.dev refuses a first day beyond them."""
-    if len(months) != 1 or not days:
-        return days
+def days_within(months: tuple[int, ...], days: tuple[int, ...], lasts: tuple[str, ...]) -> tuple[tuple[int, ...], int]:
+    """A single named month has only its own days and the plain `L`; a first day beyond them is refused."""
+    if len(months) != 1:
+        return days, len(lasts)
     length = DAYS_IN_MONTH[months[0] - 1]
-    if days[0] > length:
+    if days and days[0] > length:
         raise CronError(f"The month {months[0]} has no day {days[0]}.")
-    return tuple(day for day in days if day <= length)
+    return tuple(day for day in days if day <= length), lasts.count("L")
 
 
-@lru_cache(maxsize=4096)
-def describe(expression: str) -> str:
-    """The expression in English. Raises CronError.
-
-    Returns the expression itself where cron-descriptor has no words for it, for example `0 *,* * * *`.
-    """
-    parse(expression)
-    try:
-        return get_description(expression.strip(), WORDS)
-    except FormatError:
-        return expression
-
-
-# --- Fire times -----------------------------------------------------------------------------------------------------
-
-
-# cron-parser gives up after this many steps; where no day matches, a step is a day.
-HORIZON = timedelta(days=10_000)
-CACHED_DAYS = 12
-ONE_HOUR = timedelta(hours=1)
-
-
-def check(expression: str) -> None:
-    """Raises CronError with the reason when Trigger.dev would not take the expression, or break on it."""
-    cron = parse(expression)
-    if next(days(cron, start=date(2024, 1, 1)), None) is None:
-        raise CronError("It never matches a date.")
-
-
-def next_times(expression: str, timezone: str, *, after: datetime, count: int = 10) -> list[datetime]:
-    """The next times after `after` (aware) at which the expression fires, read in the IANA zone; aware, in UTC.
-
-    Raises CronError for an expression, and KeyError for a zone, that is not one. None for one that never fires.
-    """
-    return list(islice(times(parse(expression), zones.zone(timezone), after=after), count))
-
-
-# --- Which days ------------------------------------------------------------------------------------------------------
-
-
-def days(cron: Cron, *, start: date) -> Iterator[date]:
-    """The days from `start` on that the expression names, in order."""
-    merged = heapq.merge(*(walk(pattern, start=start) for pattern in day_patterns(cron)))
-    last = start
-    for day, _ in groupby(merged):
-        if day - last > HORIZON:
-            return
-        if cron.occurrence is None or (day.day + 6) // 7 == cron.occurrence:
-            last = day
-            yield day
-
-
-def day_patterns(cron: Cron) -> Iterator[str]:
-    """One pattern of croniter for each atom of the day fields.
-
-    Both fields restricted: either may match. Whether the days of the month are restricted depends on the month.
-    """
-    every_weekday = not cron.names_weekdays
-    open_months = [month for month in cron.months if every_weekday or cron.names_days_in(month)]
-    by_day = listed(open_months)
-    if by_day:
-        if cron.days:
-            yield f"0 0 {listed(cron.days)} {by_day} *"
-        if cron.last_day:
-            yield f"0 0 L {by_day} *"
-    if not every_weekday:
-        weekdays = {weekday % 7 for weekday in cron.weekdays}
-        if weekdays:
-            yield f"0 0 * {listed(cron.months)} {listed(weekdays)}"
-        for weekday in cron.last_weekdays:
-            yield f"0 0 * {listed(cron.months)} L{weekday}"
-
-
-def listed(values: Iterable[int]) -> str:
-    return ",".join(str(value) for value in sorted(set(values)))
-
-
-def walk(pattern: str, *, start: date) -> Iterator[date]:
-    """The days of one pattern by the calendar alone, without a time zone."""
-    first = first_days(pattern, start)
-    yield from first
-    if len(first) == CACHED_DAYS:
-        yield from walked(pattern, first[-1] + timedelta(days=1))
-
-
-@lru_cache(maxsize=4096)
-def first_days(pattern: str, start: date) -> tuple[date, ...]:
-    """Most expressions share their pattern of days, and croniter takes longer to read one than to walk it."""
-    return tuple(islice(walked(pattern, start), CACHED_DAYS))
-
-
-def walked(pattern: str, start: date) -> Iterator[date]:
-    before = datetime.combine(start, time()) - timedelta(days=1)
-    for found in croniter(pattern, before, max_years_between_matches=HORIZON.days // 365).all_next(datetime):
-        yield found.date()
-
-
-def times(cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
-    after = after.astimezone(UTC)
-    for day in days(cron, start=after.astimezone(zone).date()):
-        found = usual_instants(day, cron, zone) or unusual_instants(day, cron, zone, after=after)
-        yield from (instant for instant in found if instant > after)
-
-
-def usual_instants(day: date, cron: Cron, zone: ZoneInfo) -> Iterator[datetime] | None:
-    """The instants of a day on which the clocks do not change; None for one on which they do."""
-    midnight = datetime.combine(day, time(), zone)
-    offset = midnight.utcoffset() or timedelta()
-    if offset != midnight.replace(fold=1).utcoffset() or offset != (midnight + timedelta(days=1)).utcoffset():
-        return None
-    start = datetime.combine(day, time(), UTC) - offset
-    return (start + timedelta(hours=hour, minutes=minute) for hour, minute in cron.clock_times)
-
-
-def unusual_instants(day: date, cron: Cron, zone: ZoneInfo, *, after: datetime) -> list[datetime]:
-    walls = (datetime.combine(day, time(hour, minute)) for hour, minute in cron.clock_times)
-    return sorted({instant for wall in walls for instant in instants(wall, cron, zone, after=after)})
-
-
-def instants(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
-    first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
-    if first == second:
-        yield first
-    elif first > second:
-        yield from late_instant(wall, cron, zone, after=after)
-    else:
-        yield first
-        if fires_twice(wall, cron, zone, after=after):
-            yield second
-
-
-def late_instant(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime) -> Iterator[datetime]:
-    """In the spring gap a named hour fires once, an hour late, at its first minute; not in a gap at midnight."""
-    if not cron.names_hours or wall.hour == 0 or wall.minute != cron.minutes[0]:
-        return
-    gap = wall.replace(minute=0, tzinfo=zone)
-    opened = gap.replace(fold=0).astimezone(UTC)
-    if gap.utcoffset() is not None and gap.replace(fold=1).astimezone(UTC) + ONE_HOUR == opened and after < opened:
-        yield wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
-
-
-def fires_twice(wall: datetime, cron: Cron, zone: ZoneInfo, *, after: datetime) -> bool:
-    """In the autumn fold a named hour fires in the first pass only, unless the search starts inside the second."""
-    second_pass = wall.replace(minute=0, tzinfo=zone, fold=1).astimezone(UTC)
-    whole_hour = second_pass - wall.replace(minute=0, tzinfo=zone, fold=0).astimezone(UTC) == ONE_HOUR
-    return not cron.names_hours or not whole_hour or after >= second_pass
+def last_weekdays(weekdays: tuple[int, ...], lasts: tuple[str, ...]) -> tuple[int, ...]:
+    """`5L`, the last Friday of the month, as 5. An `L` without a weekday breaks Trigger.dev when it is looked at."""
+    is_never_looked_at = {weekday % 7 for weekday in weekdays} == set(range(7))
+    for last in lasts:
+        if not last[0].isdigit() and not is_never_looked_at:
+            raise CronError(f"The weekday cannot hold {last!r}: write the weekday before it, for example 5L.")
+    return tuple(int(last[0]) % 7 if last[0].isdigit() else 0 for last in lasts)

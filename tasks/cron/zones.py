@@ -4,10 +4,14 @@ Trigger.dev knows the 419 names of its ICU (recorded: timezones), some of them o
 `Asia/Calcutta`, not `Asia/Kolkata`.
 """
 
+import re
+from datetime import datetime
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 NOT_AT_TRIGGER = "Etc/GMT+12"
+# Abbreviations that are one offset, with a place that may be meant.
+FIXED = {"EST": "America/New_York", "MST": "America/Denver", "HST": "Pacific/Honolulu"}
 
 
 class ZoneError(ValueError):
@@ -22,6 +26,18 @@ def check(name: str) -> None:
         similar = [known for known in names() if known.lower() == name.lower()]
         hint = f"Did you mean {similar[0]}?" if similar else "For example: UTC, Europe/London, America/New_York."
         raise ZoneError(f"This is not an IANA time zone. {hint}")
+
+
+def warnings(name: str) -> list[str]:
+    """What somebody who chose this zone may not expect. The sign in `Etc/GMT+5` is reversed: it is UTC-05:00."""
+    if name not in FIXED and not re.fullmatch("Etc/GMT[+-][1-9][0-9]?", name):
+        return []
+    offset = datetime.now(zone(name)).isoformat()[-6:]
+    place = FIXED.get(name, "Europe/London")
+    return [
+        f"The time zone {name} is UTC{offset} all year, in summer too. For a clock that changes in summer, name a "
+        f"place, for example {place}."
+    ]
 
 
 def trigger_name(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from tasks.cron.calendar import Fire, Period, change, confirm, fires, from_json, to_json
+from tasks.cron.calendar import Fire, Period, change, confirm, fires, from_json, learn, shifted, to_json
 
 NINE = datetime(2026, 11, 26, 9, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -72,3 +72,42 @@ def test_periods_survive_json_and_old_ones_are_dropped() -> None:
         "30 * * * *",
         "5 * * * *",
     ]
+
+
+HOUR = timedelta(hours=1)
+
+
+def shift_after(periods: list[Period], *ran: datetime) -> timedelta:
+    return timedelta(seconds=learn(periods, ran)[-1].shift)
+
+
+def test_a_run_at_a_time_of_neither_calendar_shows_the_shift() -> None:
+    daily = confirmed("0 9 * * *", since=NINE - 30 * DAY)
+    assert shift_after(daily, NINE) == timedelta()
+    assert shift_after(daily, NINE + HOUR) == HOUR
+    assert shift_after(daily, NINE - HOUR) == -HOUR
+    assert shift_after(daily, NINE + 9 * HOUR) == timedelta(), "too far for rules of a time zone"
+    assert shift_after(learn(daily, [NINE + HOUR]), NINE + DAY + 2 * HOUR) == 2 * HOUR, "measured from our own times"
+
+
+def test_a_shift_ends_with_a_run_at_our_time_alone_from_after_it_was_learned() -> None:
+    daily = shifted(confirmed("0 9 * * *", since=NINE - 30 * DAY), HOUR, at=NINE + timedelta(minutes=20))
+    assert shift_after(daily, NINE) == HOUR, "that run came before"
+    assert shift_after(daily, NINE + DAY + HOUR) == HOUR
+    assert shift_after(daily, NINE + DAY) == timedelta()
+    ended = learn(daily, [NINE + DAY])
+    assert [fire.is_certain for fire in fires(ended, since=NINE, until=NINE + DAY)] == [False, True, True]
+
+
+def test_a_shift_of_hourly_times_does_not_flap() -> None:
+    """Trigger.dev fires from 10 to 18 o'clock, we think from 9 to 17."""
+    hourly = learn(confirmed("0 9-17 * * *", since=NINE - 30 * DAY), [NINE + hour * HOUR for hour in range(1, 10)])
+    assert timedelta(seconds=hourly[-1].shift) == HOUR
+    assert shift_after(hourly, *(NINE + DAY + hour * HOUR for hour in range(1, 10))) == HOUR
+    assert shift_after(hourly, NINE + 2 * DAY) == timedelta()
+
+
+def test_runs_of_an_expression_from_before_show_nothing() -> None:
+    periods = confirmed("7 * * * *", since=NINE)
+    assert shift_after(periods, NINE - HOUR) == timedelta()
+    assert shift_after(change([], "7 * * * *", "UTC", at=NINE), NINE + HOUR) == timedelta(), "not confirmed yet"
