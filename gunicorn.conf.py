@@ -10,7 +10,7 @@ import sys
 import tempfile
 from typing import Any
 
-from recoup import settings
+from recoup import safety, settings
 
 # The workers of this master write their metrics here. The library reads the variable when it is imported. A reload
 # keeps the folder; another master has its own.
@@ -31,6 +31,10 @@ graceful_timeout = 10
 keepalive = 15
 # The control socket would be one file in the home directory for all services of a user.
 control_socket_disable = True
+logconfig_dict = {
+    **settings.LOGGING,
+    "loggers": {**settings.LOGGING["loggers"], "gunicorn.error": {"level": "INFO"}, "gunicorn.access": {}},
+}
 # Long lines and credentials reach the API, which says what is wrong with them.
 limit_request_line = 8190
 limit_request_field_size = 128 * 1024
@@ -38,6 +42,7 @@ limit_request_fields = 50
 
 
 def on_starting(server: Any) -> None:
+    safety.refuse()
     # With `--user` the workers run as a different user.
     os.chown(os.environ["PROMETHEUS_MULTIPROC_DIR"], server.cfg.uid, server.cfg.gid)
 
@@ -48,16 +53,20 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    from tasks.runs import background, waiting  # Django is set up only now
+    from core.connections import keep_sqlite_files  # Django is set up only now
+    from recoup.warm_up import warm_up
+    from tasks.runs import background, waiting
     from tasks.runs import worker as polls
 
+    keep_sqlite_files()
     # Created now, so that two first requests cannot create two.
     upstream.client()
-    upstream.trials()
+    upstream.probes()
     polls.threads()
     background.steps()
     # Waiting requests are answered when the worker is told to stop.
     waiting.waiting().is_ending = lambda: not worker.alive
+    warm_up()
 
 
 def child_exit(server: Any, worker: Any) -> None:

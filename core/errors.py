@@ -4,22 +4,31 @@ The published error bodies differ per operation. A view names them in `error_ser
 `error_serializers` (by method and status).
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from django.core.exceptions import PermissionDenied, SuspiciousOperation
+from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException, MethodNotAllowed, ParseError
 from rest_framework.response import Response
+
+from core.connections import DATABASE_ERRORS
 
 INTERNAL = "Something went wrong on our side. It has been logged; please try again."
 BAD_REQUEST = "The request is not valid: check its host, its path and its parameters."
 FORBIDDEN = "You may not do this."
 NOT_FOUND = "There is nothing at this path. /api/schema/ lists all paths."
 MESSAGE_HELP = "What was wrong, with which value, and what to do."
+
+DATABASE_AWAY = "The database did not answer in time. Please try again in {} seconds."
+DATABASE_RETRY_AFTER = 2
+
+logger = logging.getLogger(__name__)
 
 FieldPath = list[str | int] | None
 DJANGO_EXCEPTIONS: tuple[tuple[type[Exception], int, str], ...] = (
@@ -75,7 +84,19 @@ class ValidationFailureSerializer(serializers.Serializer[Any]):
         return {"status": "error", "missing_fields": path or [], "error": message}
 
 
-ErrorBody = ErrorSerializer | FailureSerializer | ValidationFailureSerializer
+class TextErrorSerializer(serializers.Serializer[Any]):
+    """The error body of newer endpoints. Existing clients read `error` first and expect a text."""
+
+    status = serializers.ChoiceField(choices=["error"])
+    error = serializers.CharField(help_text=MESSAGE_HELP)
+    message = serializers.CharField(help_text="The same text.")
+
+    @staticmethod
+    def body(status: int, message: str, path: FieldPath) -> dict[str, Any]:
+        return {"status": "error", "error": message, "message": message}
+
+
+ErrorBody = TextErrorSerializer | ErrorSerializer | FailureSerializer | ValidationFailureSerializer
 
 
 def error_serializer_of(view: object, method: str, status: int) -> type[ErrorBody]:
@@ -94,14 +115,29 @@ def exception_handler(exception: Exception, context: dict[str, Any]) -> Response
     if described is None:
         return None
     status, message, headers = described
+    if isinstance(exception, MethodNotAllowed):
+        message = f"{message} Allowed methods: {', '.join(context['view'].allowed_methods)}."
     serializer = error_serializer_of(context["view"], context["request"].method, status)
-    return Response(serializer.body(status, message, path_of(exception)), status=status, headers=headers)
+    body = getattr(exception, "body", None) or serializer.body(status, message, path_of(exception))
+    response = Response(body, status=status, headers=headers)
+    if isinstance(exception, DATABASE_ERRORS):
+        log_database_error(exception, context["request"], response)
+    return response
+
+
+def log_database_error(exception: Exception, request: Any, response: Any) -> None:
+    """One line, instead of Django's and a traceback. A driver's message may contain a password."""
+    logger.error("%s %s failed: the database raised %s", request.method, request.path, type(exception).__name__)
+    response._has_been_logged = True
 
 
 def describe(exception: Exception) -> tuple[int, str, dict[str, str]] | None:
     """(status, message, headers)"""
     if isinstance(exception, APIException):
         return exception.status_code, first_message(exception.detail), headers_of(exception)
+    if isinstance(exception, DATABASE_ERRORS):
+        seconds = DATABASE_RETRY_AFTER
+        return 500, DATABASE_AWAY.format(seconds), {"Retry-After": str(seconds)}
     for kind, status, message in DJANGO_EXCEPTIONS:
         if isinstance(exception, kind):
             return status, message, {}
@@ -139,7 +175,9 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return error_response(request, 404, NOT_FOUND)
+    # A view that knows better has said so.
+    said = exception.args[0] if exception.args and isinstance(exception.args[0], str) else ""
+    return error_response(request, 404, said if said.startswith(NOT_FOUND) else NOT_FOUND)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -149,6 +187,27 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def error_response(request: HttpRequest, status: int, message: str) -> JsonResponse:
     serializer = error_serializer_of(view_at(request.path_info), str(request.method), status)
     return JsonResponse(serializer.body(status, message, None), status=status)
+
+
+class DatabaseErrors:
+    """Middleware: what `exception_handler` does for the API, for the views of the admin site."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if isinstance(exception, ValidationError):
+            # Django's "view on site" does not expect an id of the wrong kind.
+            return error_response(request, 400, BAD_REQUEST)
+        if not isinstance(exception, DATABASE_ERRORS):
+            return None
+        response = error_response(request, 500, DATABASE_AWAY.format(DATABASE_RETRY_AFTER))
+        response["Retry-After"] = str(DATABASE_RETRY_AFTER)
+        log_database_error(exception, request, response)
+        return response
 
 
 def view_at(path: str) -> object:

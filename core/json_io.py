@@ -12,7 +12,9 @@ from rest_framework.renderers import BaseRenderer, JSONRenderer
 from rest_framework.request import Request
 
 MAX_BODY = 1024 * 1024
-MAX_QUOTED_KEY = 60
+MAX_QUOTED_KEY, MAX_DIGITS = 60, 1000
+GZIP = b"\x1f\x8b"
+FORMS = frozenset(("application/x-www-form-urlencoded", "multipart/form-data"))
 
 
 class JSONOnly(BaseContentNegotiation):
@@ -36,13 +38,38 @@ class StrictJSONParser(BaseParser):
             body = stream.read(MAX_BODY + 1)
             if len(body) > MAX_BODY:
                 raise ParseError(f"The body is longer than {MAX_BODY} bytes.")
-            return json.loads(body.decode(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
-        except UnicodeDecodeError:
-            raise ParseError("The body is not UTF-8.") from None
+            # Some editors and Windows programs write a byte order mark first.
+            text = body.decode("utf-8-sig")
+            return json.loads(
+                text, parse_constant=refuse_constant, parse_int=parse_integer, object_pairs_hook=refuse_duplicates
+            )
         except RecursionError:
             raise ParseError("The body is nested too deeply.") from None
         except ValueError as error:
-            raise ParseError(f"The body is not valid JSON: {error}") from None
+            request = (parser_context or {}).get("request")
+            raise ParseError(problem_of(body, media_type or "", encoding_of(request), error)) from None
+
+
+def encoding_of(request: Any) -> str:
+    return str(request.headers.get("Content-Encoding", "")) if request is not None else ""
+
+
+def problem_of(body: bytes, media_type: str, encoding: str, error: ValueError) -> str:
+    """What a body is that is no JSON, as far as its first bytes and its headers tell."""
+    kind = media_type.partition(";")[0].strip().lower()
+    if body.startswith(GZIP) or encoding.lower() not in ("", "identity"):
+        return f"The body is compressed ({encoding[:MAX_QUOTED_KEY] or 'gzip'}). Send it as it is."
+    if kind in FORMS:
+        return f"The body is a form ({kind}). Send JSON, with Content-Type: application/json."
+    if isinstance(error, UnicodeDecodeError):
+        return "The body is not UTF-8."
+    return f"The body is not valid JSON: {error}"
+
+
+def parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits, and at most {MAX_DIGITS} are read")
+    return int(text)
 
 
 def refuse_constant(name: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db.models import Q, QuerySet
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.pagination import BasePagination
@@ -59,7 +58,7 @@ class KeysetPagination(BasePagination):
         return {} if self.limit is None else {"next_cursor": self.next_cursor}
 
 
-@extend_schema_field(OpenApiTypes.STR)
+@extend_schema_field({"type": "string", "minLength": 1})
 class CursorField(serializers.Field[Position, str, str, Any]):
     """`parse_id` returns None for a text that is no id of the rows."""
 

@@ -4,11 +4,15 @@ A view declares its errors in `error_texts`: (method, status) -> (meaning, an ex
 hold for every view. `undocumented_errors` are statuses that a view never returns.
 """
 
+import threading
 from collections.abc import Mapping
+from functools import cache
 from http import HTTPStatus
 from typing import Any, cast
 
+from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.plumbing import build_media_type_object
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
@@ -56,17 +60,34 @@ class ContractSchema(AutoSchema):
         return {**super()._get_response_bodies(direction), **errors}
 
     def _get_request_body(self, direction: Any = "request") -> Any:
-        """drf-spectacular leaves out the body of a DELETE; ours has one."""
+        """drf-spectacular leaves out the body of a DELETE; ours may have one."""
         if self.method != "DELETE":
             return super()._get_request_body(direction)
-        schema = self.resolve_serializer(cast(Any, self.get_request_serializer()), direction).ref
-        return {"content": {"application/json": {"schema": schema}}, "required": True}
+        serializer = cast(Any, self.get_request_serializer())
+        schema = self.resolve_serializer(serializer, direction).ref
+        examples = self._get_examples(serializer, direction, "application/json")
+        return {"content": {"application/json": build_media_type_object(schema, examples)}, "required": False}
 
     def error_response(self, status: int, meaning: str, message: str) -> OpenApiResponse:
         serializer = error_serializer_of(self.view, self.method, status)
         body = serializer.body(status, message, None if self.method == "GET" or status != 400 else ["schedule"])
         example = OpenApiExample(HTTPStatus(status).phrase, body, status_codes=[str(status)])
         return OpenApiResponse(serializer, description=meaning, examples=[example])
+
+
+@cache
+def _document() -> dict[str, Any]:
+    found: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
+    return found
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI document, made once per process. drf-spectacular is not thread-safe."""
+    with _making:
+        return _document()
+
+
+_making = threading.Lock()
 
 
 def drop_optional_slash(endpoints: list[tuple[str, str, str, Any]], **kwargs: Any) -> list[tuple[str, str, str, Any]]:

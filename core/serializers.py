@@ -16,9 +16,20 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from core.text import format_timestamp, parse_timestamp, parse_uuid, quoted
+from core.text import (
+    cut,
+    format_timestamp,
+    has_control_characters,
+    is_blank,
+    is_storable,
+    parse_timestamp,
+    parse_uuid,
+    quoted,
+)
 
 IGNORED_PREFIXES = ("_", "utm_")
+# That one message names.
+MAX_PROBLEMS = 10
 EXAMPLE_ID = "3f0e9a52-6d0f-4c5e-9a54-0a2f2d8c7e11"
 
 
@@ -34,11 +45,16 @@ class InvalidField(ValidationError):
 
 
 class TextField(serializers.CharField):
-    """A string that is not blank, stored exactly as sent. `max_characters` is not part of the schema."""
+    """A string that is not blank, stored exactly as sent. `max_characters` is not part of the schema.
 
-    def __init__(self, *, max_characters: int, min_length: int | None = 1, **kwargs: Any) -> None:
+    `is_long`: a text such as a prompt, in which control characters do no harm.
+    """
+
+    def __init__(
+        self, *, max_characters: int, min_length: int | None = 1, is_long: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(trim_whitespace=False, min_length=min_length, **kwargs)
-        self.max_characters = max_characters
+        self.max_characters, self.is_long = max_characters, is_long
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, str):
@@ -49,12 +65,20 @@ class TextField(serializers.CharField):
 
     def check(self, text: str) -> None:
         """Raises ValidationError. Subclasses check more, or something else."""
-        if not text.strip():
-            raise serializers.ValidationError("must not be empty or blank.")
-        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            raise serializers.ValidationError("must not contain a NUL character or half a surrogate pair.")
+        problem = problem_of(text, is_long=self.is_long)
+        if problem:
+            raise serializers.ValidationError(problem)
         if len(text) > self.max_characters:
             raise serializers.ValidationError(f"must have at most {self.max_characters} characters, not {len(text)}.")
+
+
+def problem_of(text: str, *, is_long: bool = False) -> str:
+    """Why a text of a person cannot be taken; empty where it can. For forms too."""
+    if is_blank(text):
+        return "must not be empty or blank."
+    if not is_storable(text):
+        return "must not contain a NUL character or half a surrogate pair."
+    return "must not contain control characters." if has_control_characters(text) and not is_long else ""
 
 
 class UUIDField(serializers.UUIDField):
@@ -84,10 +108,14 @@ class QueryTextField(serializers.Field[str, str, str, Any]):
 
 
 class QueryBooleanField(serializers.BooleanField):
+    """Python clients write `True`, others `1`."""
+
+    VALUES = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
+
     def to_internal_value(self, data: Any) -> bool:
-        if data not in ("true", "false"):
+        if data not in self.VALUES:
             raise serializers.ValidationError(f"must be true or false, not {quoted(data)}.")
-        return bool(data == "true")
+        return self.VALUES[data]
 
 
 class QueryIntegerField(serializers.IntegerField):
@@ -135,6 +163,18 @@ class QueryChoicesField(serializers.Field[list[str], str, str, Any]):
         return values
 
 
+class BodyTimestampField(serializers.DateTimeField):
+    """ISO 8601 with a time zone."""
+
+    def to_internal_value(self, value: Any) -> datetime:
+        try:
+            return parse_timestamp(value)
+        except (ValueError, TypeError):
+            problem = "must be a time with a time zone such as 2026-11-26T09:00:00Z"
+            problem += f", not {quoted(value)}." if isinstance(value, str) else "."
+            raise serializers.ValidationError(problem) from None
+
+
 class TimestampField(serializers.DateTimeField):
     def to_representation(self, value: Any) -> str:
         return format_timestamp(value)
@@ -147,18 +187,28 @@ class BodySerializer(serializers.Serializer[Any]):
     """Declares the JSON object of a request."""
 
     def validated(self) -> dict[str, Any]:
-        """The fields that were sent, and the defaults of others. Raises InvalidField for the first invalid one."""
+        """The fields that were sent, and the defaults of others. Raises InvalidField with all that is wrong."""
         body = self.initial_data
         if not isinstance(body, dict):
             raise InvalidField("The body must be a JSON object.", [])
-        for name in body:
-            if name not in self.fields:
-                allowed = ", ".join(self.fields)
-                raise InvalidField(f"{quoted(name)} is not a writable field. Allowed fields: {allowed}.", [name])
-        if not self.is_valid():
-            name, problem = first_problem(self)
-            raise InvalidField(f"{name} {problem}", [name])
+        allowed = ", ".join(self.fields)
+        unknown = {
+            cut(name): f"{quoted(name)} is not a writable field. Allowed fields: {allowed}."
+            for name in body
+            if name not in self.fields
+        }
+        invalid = {} if self.is_valid() else {name: f"{name} {problem}" for name, problem in problems(self)}
+        if unknown or invalid:
+            found = unknown | invalid
+            raise InvalidField(joined(list(found.values())), [next(iter(found))])
         return dict(self.validated_data)
+
+
+def joined(sentences: Sequence[str]) -> str:
+    """Of many unknown fields only the first ones."""
+    shown = sentences[:MAX_PROBLEMS]
+    more = len(sentences) - len(shown)
+    return " ".join([*shown, f"And {more} more."] if more else shown)
 
 
 class QuerySerializer(serializers.Serializer[Any]):
@@ -187,7 +237,9 @@ class QuerySerializer(serializers.Serializer[Any]):
         return {name: values[0] for name, values in given.items()}
 
     def allowed(self) -> str:
-        return f"Allowed parameters: {', '.join(self.fields)}." if self.fields else "Send everything in the body."
+        if self.fields:
+            return f"Allowed parameters: {', '.join(self.fields)}."
+        return "Send everything in the body." if self.context.get("has_body") else "This request has no parameters."
 
     def invalid(self, name: str, problem: str) -> ValidationError:
         return ValidationError(f"{name} {problem}")
@@ -198,7 +250,12 @@ def has_default(field: serializers.Field[Any, Any, Any, Any]) -> bool:
 
 
 def first_problem(serializer: serializers.Serializer[Any]) -> tuple[str, str]:
-    """(field, what is wrong with it), to be joined to a sentence."""
-    name, problems = next(iter(serializer.errors.items()))
+    return problems(serializer)[0]
+
+
+def problems(serializer: serializers.Serializer[Any]) -> list[tuple[str, str]]:
+    """(field, what is wrong with it), to be joined to sentences."""
     sentences = {"required": "is required.", "null": "must not be null."}
-    return name, sentences.get(getattr(problems[0], "code", ""), str(problems[0]))
+    return [
+        (name, sentences.get(getattr(found[0], "code", ""), str(found[0]))) for name, found in serializer.errors.items()
+    ]

@@ -10,7 +10,7 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.viewsets import GenericViewSet
 
-from core.serializers import BodySerializer, QuerySerializer
+from core.serializers import BodySerializer, InvalidField, QuerySerializer
 
 
 class ValidatedViewSet(GenericViewSet[Any]):
@@ -37,12 +37,22 @@ class ValidatedViewSet(GenericViewSet[Any]):
     def validate_request(self, request: Request) -> None:
         """Sets `query` and `body`. Raises a 400. Subclasses validate more here, for example headers."""
         query_serializer = self.query_serializers.get(str(self.action), QuerySerializer)
-        self.query = query_serializer(data=request.query_params).validated()
         body_serializer = self.body_serializers.get(str(self.action))
+        context = {"has_body": body_serializer is not None}
+        self.query = query_serializer(data=request.query_params, context=context).validated()
         self.body = body_serializer(data=self.get_request_body(request)).validated() if body_serializer else {}
 
     def get_request_body(self, request: Request) -> Any:
-        return request.data
+        """For a DELETE the body and the query together, since some proxies drop the body; both must agree."""
+        if request.method != "DELETE":
+            return request.data
+        body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
+        if not isinstance(body, dict):
+            return body
+        for name, value in self.query.items():
+            if name in body and str(body[name]).lower() != str(value):
+                raise InvalidField(f"{name} differs between the body and the query.", [name])
+        return {**{name: str(value) for name, value in self.query.items()}, **body}
 
     @property
     def requested_account_id(self) -> UUID | None:

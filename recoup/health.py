@@ -9,16 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import cache as once
-from typing import Any
+from typing import Any, cast
 
+from django.conf import settings
 from django.core.cache import cache
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
+from core.cache import TolerantRedisCache
+from core.connections import advice
 from recoup.metrics import metrics
+from tasks import upkeep
 from tasks.gateway import upstream
+from tasks.gateway.environment import environment_problem
 from tasks.models import Task
 
 OK, FAILED = "ok", "failed"
@@ -72,16 +77,20 @@ def readiness() -> Readiness:
 
 
 def readyz(request: HttpRequest) -> HttpResponseBase:
-    """200 or 503, by what every request needs. The state of Trigger.dev is information: the API serves without it."""
+    """200 or 503, by what every request needs. Redis and Trigger.dev are information: the API serves without them."""
     return readiness().answer()
 
 
 def run_checks() -> tuple[bool, dict[str, Any]]:
     checks = {name: result_of(name, check) for name, check in CHECKS.items()}
-    body: dict[str, Any] = {**checks, "trigger": trigger_state()}
+    body: dict[str, Any] = {**checks, "cache": cache_state(), "trigger": trigger_state()}
     if checks["database"] == checks["migrations"] == OK:
         try:
             body["unsettled_tasks"] = Task.objects.unsettled().count()
+            body |= upkeep.state()
+            problem = environment_problem()
+            if problem:
+                body["trigger"] = {"status": problem}
         except Error as error:
             checks["database"] = failed("database", error)
     is_ready = set(checks.values()) == {OK}
@@ -97,8 +106,9 @@ def result_of(name: str, check: Callable[[], None]) -> str:
 
 
 def failed(name: str, error: Exception) -> str:
-    """Logs the type of the error only: a driver's message may contain a password."""
-    logger.warning("Not ready, the check of the %s failed: %s", name, type(error).__name__)
+    """Logs the type of the error, or our own advice: a driver's message may contain a password."""
+    reason = "" if isinstance(error, NotReady) else advice()
+    logger.warning("Not ready, the check of the %s failed: %s", name, reason or type(error).__name__)
     return FAILED
 
 
@@ -115,25 +125,22 @@ def check_migrations() -> None:
         raise NotReady
 
 
-def check_cache() -> None:
-    cache.set("readyz", OK, 60)
-    if cache.get("readyz") != OK:
-        raise NotReady
+CHECKS: Mapping[str, Callable[[], None]] = {"database": check_database, "migrations": check_migrations}
 
 
-CHECKS: Mapping[str, Callable[[], None]] = {
-    "database": check_database,
-    "migrations": check_migrations,
-    "cache": check_cache,
-}
+def cache_state() -> str:
+    """Information: without Redis each process uses its own memory, so no instance must be taken out."""
+    shared = cast(TolerantRedisCache, cache)
+    is_away = settings.CACHE_IS_SHARED and not shared.answers()
+    return "Redis is away, each process uses its own memory" if is_away else OK
 
 
 def trigger_state() -> dict[str, Any]:
-    """What this worker knows from its last calls. Trigger.dev is not called for it."""
+    """What this worker knows from its last calls."""
     wait = upstream.gate().seconds_until_reset()
     if wait:
         return {"status": "rate limited", "seconds": round(wait, 1)}
-    return {"status": "circuit breaker open" if upstream.gate().has_open_breaker() else OK}
+    return {"status": "circuit breaker open" if upstream.gate().has_open_breaker() else upstream.state()}
 
 
 PROBES: Mapping[str, Handler] = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}

@@ -8,6 +8,8 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django_prometheus.exports import ExportToDjangoView
 from django_prometheus.middleware import PrometheusAfterMiddleware
 
+from recoup.backlog import backlog
+
 NO_TOKEN = "/metrics needs METRICS_TOKEN as Authorization: Bearer, and METRICS_TOKEN is not set here."  # noqa: S105
 WRONG_TOKEN = "Send METRICS_TOKEN as Authorization: Bearer."  # noqa: S105
 
@@ -24,10 +26,11 @@ class CountingMiddleware(PrometheusAfterMiddleware):
 def metrics(request: HttpRequest) -> HttpResponse:
     """Open without a token only with a Trigger.dev on this machine, which means development."""
     token = settings.METRICS_TOKEN
-    if not token and not settings.TRIGGER_IS_LOCAL:
+    if not token and not settings.IS_DEVELOPMENT:
         return JsonResponse({"status": "error", "error": 403, "message": NO_TOKEN}, status=403)
     sent = request.headers.get("Authorization", "").encode(errors="surrogateescape")
     if token and not hmac.compare_digest(sent, f"Bearer {token}".encode()):
         return JsonResponse({"status": "error", "error": 401, "message": WRONG_TOKEN}, status=401)
     response: HttpResponse = ExportToDjangoView(request)
+    response.content += backlog.text()
     return response

@@ -8,6 +8,9 @@ from typing import Any
 from django.core.wsgi import get_wsgi_application
 from django.urls import reverse
 
+from recoup import safety
+
+safety.refuse()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "recoup.settings")
 django_application = get_wsgi_application()
 # Import the views now: the first request of a worker would take longer than its deadline.

@@ -1,7 +1,7 @@
 """The health check /healthz, the readiness check /readyz, and the metrics."""
 
 import threading
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -9,12 +9,16 @@ import time_machine
 from django.db import DatabaseError, connection
 from django.db.migrations.recorder import MigrationRecorder
 from django.test import Client
+from django.utils import timezone
 from pytest_django import Settings
 
 from demo.standin.faults import Fault
+from demo.standin.messages import Request
 from demo.standin.standin import Standin
+from recoup.backlog import Backlog
 from recoup.health import Readiness, check_migrations, readiness
 from tasks.gateway import upstream
+from tasks.gateway.environment import check_environment
 from tasks.trigger import errors
 from tests.cast import Cast, make_task
 from tests.client import ContractClient
@@ -53,6 +57,7 @@ def test_readiness_reports_the_backlog_of_unsettled_tasks(db: None, client: Clie
             "migrations": "ok",
             "cache": "ok",
             "trigger": {"status": "ok"},
+            "last_full_pass": "never",
             "unsettled_tasks": 1,
         },
     )
@@ -74,10 +79,66 @@ def test_readiness_fails_with_an_unapplied_migration(db: None, client: Client) -
     check_migrations.cache_clear()
 
 
-def test_readiness_fails_without_the_cache(db: None, client: Client, settings: Settings) -> None:
+def test_readiness_stays_without_redis_and_says_so(db: None, client: Client, settings: Settings) -> None:
     use_redis(settings, "redis://127.0.0.1:1/0")
     response = client.get("/readyz")
-    assert (response.status_code, response.json()["cache"], response.json()["database"]) == (503, "failed", "ok")
+    assert (response.status_code, response.json()["cache"]) == (200, "Redis is away, each process uses its own memory")
+
+
+def test_readiness_says_that_redis_answers(db: None, client: Client, redis: None) -> None:
+    assert client.get("/readyz").json()["cache"] == "ok"
+
+
+def test_readiness_says_that_another_environment_must_be_accepted(
+    db: None, client: Client, trigger: Standin, settings: Settings
+) -> None:
+    check_environment(at=timezone.now())
+    settings.TRIGGER_SECRET_KEY = "tr_prod_other"
+    answer = client.get("/readyz")
+    assert answer.status_code == 200
+    assert "accept_trigger_environment" in answer.json()["trigger"]["status"]
+
+
+def test_readiness_says_that_the_key_is_refused(db: None, client: Client, trigger: Standin, settings: Settings) -> None:
+    settings.TRIGGER_SECRET_KEY = "tr_prod_wrong"
+    assert client.get("/readyz").json()["trigger"] == {"status": "the secret key is refused"}
+
+
+def test_readiness_says_that_trigger_is_not_reached(
+    db: None, client: Client, trigger: Standin, settings: Settings
+) -> None:
+    settings.TRIGGER_API_URL = "http://127.0.0.1:1"
+    assert client.get("/readyz").json()["trigger"] == {"status": "Trigger.dev cannot be reached"}
+
+
+def test_readiness_does_not_call_an_old_answer_the_present_one(
+    db: None, client: Client, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    assert client.get("/readyz").json()["trigger"] == {"status": "ok"}
+    clock.shift(3600)
+    readiness.cache_clear()
+    trigger.faults.add(Fault("hang"))
+    assert client.get("/readyz").json()["trigger"] == {"status": "Trigger.dev did not answer in time"}
+    answers = threading.Event()
+
+    def wait_for_release(request: Request) -> None:
+        answers.wait(10)
+
+    trigger.before = wait_for_release
+    clock.shift(3600)
+    readiness.cache_clear()
+    assert client.get("/readyz").json()["trigger"] == {"status": "no answer yet"}
+    answers.set()
+
+
+def test_readiness_asks_trigger_only_where_the_last_answer_is_old(
+    db: None, client: Client, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    for seconds, expected in ((0, 1), (29, 1), (2, 2)):
+        clock.shift(seconds)
+        readiness.cache_clear()
+        assert client.get("/readyz").json()["trigger"] == {"status": "ok"}
+        assert trigger.asked["all"] == expected
 
 
 @time_machine.travel(datetime.fromisoformat("2026-11-24T12:00:00+00:00"), tick=False)
@@ -174,6 +235,24 @@ def test_metrics_count_requests_and_calls(alice_api: ContractClient, client: Cli
     assert 'django_http_responses_total_by_status_view_method_total{method="GET",status="200",view="task-runs"}' in text
 
 
+def test_metrics_tell_what_waits_and_for_how_long(db: None, cast: Cast) -> None:
+    at = timezone.now()
+    make_task(cast.alice, cast.artist, synced_generation=0, next_poll_at=at - timedelta(minutes=5))
+    with time_machine.travel(at + timedelta(minutes=2), tick=False):
+        lines = Backlog().text().decode().splitlines()
+    found = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert found["recoup_unsettled_tasks"] == found["recoup_overdue_polls"] == "1.0"
+    assert 119 <= float(found["recoup_unsettled_age_seconds"]) <= 121
+    assert 419 <= float(found["recoup_overdue_poll_age_seconds"]) <= 421
+    assert found["recoup_full_pass_age_seconds"] == "+Inf"
+
+
+def test_metrics_without_the_database_tell_the_rest(db: None, client: Client) -> None:
+    with connection.execute_wrapper(raise_database_error):
+        assert Backlog().text() == b""
+        assert client.get("/metrics").status_code == 200
+
+
 def test_an_unknown_http_method_adds_no_metrics_series(db: None, client: Client) -> None:
     for number in range(3):
         client.generic(f"MADEUP{number}", "/api/tasks")
@@ -195,5 +274,5 @@ def test_an_unknown_http_method_adds_no_metrics_series(db: None, client: Client)
 def test_metrics_need_the_bearer_token_or_a_local_trigger(
     db: None, client: Client, settings: Settings, token: str, authorization: str, is_local: bool, status: int
 ) -> None:
-    settings.METRICS_TOKEN, settings.TRIGGER_IS_LOCAL = token, is_local
+    settings.METRICS_TOKEN, settings.IS_DEVELOPMENT = token, is_local
     assert client.get("/metrics", headers={"authorization": authorization}).status_code == status
