@@ -13,4 +13,4 @@ class StaffBackend(ModelBackend):
     def user_can_authenticate(self, user: Any) -> bool:
         """Django calls this at every request, so a session of the demo's user ends with the demo."""
         is_demo = user is not None and user.get_username() == DEMO_NAME
-        return super().user_can_authenticate(user) and (settings.TRIGGER_IS_LOCAL or not is_demo)
+        return super().user_can_authenticate(user) and (settings.IS_DEVELOPMENT or not is_demo)

@@ -8,8 +8,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from accounts.credentials import api_keys
+from accounts.events import command_actor
 from accounts.models import Account, AccountEmail, ApiKey, Membership, Organization
 from tasks.models import Task
+
+TESTER = command_actor("tests")
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,14 @@ A request waits for a fetch only when its key is missing and the last fetch succ
 at: it fetches in the request, for each unknown key id.
 """
 
-import json
 import logging
 import threading
 from typing import Any
 
 import jwt
-import requests
-import urllib3
 
-TIMEOUT = (1.0, 2.0)
-MAX_BODY = 1024 * 1024
+from accounts.credentials.fetching import FETCH_ERRORS, MAX_SECONDS, fetch_json
+
 REFRESH_INTERVAL = 3600.0
 # At most two fetches per window, whatever key ids callers invent.
 WINDOW, FETCHES_PER_WINDOW = 60.0, 2
@@ -44,7 +41,7 @@ class ProviderKeys:
                 if self._known(key_id) is None:
                     fetching = self._current_fetch(now)
             if waits and fetching:
-                fetching.join(sum(TIMEOUT))
+                fetching.join(MAX_SECONDS)
             return self._known(key_id)
         if self._fetched_at is None or now - self._fetched_at > REFRESH_INTERVAL:
             with self._lock:
@@ -72,7 +69,7 @@ class ProviderKeys:
     def _fetch(self, now: float) -> None:
         try:
             keys = usable_keys(fetch_json(self._url))
-        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
+        except FETCH_ERRORS as error:
             self._last_fetch_succeeded = False
             logger.warning("The keys of the token provider could not be fetched: %s", type(error).__name__)
             return
@@ -82,14 +79,6 @@ class ProviderKeys:
             self._fetched_at = now
             if keys:
                 self._keys = keys
-
-
-def fetch_json(url: str) -> Any:
-    with requests.get(url, timeout=TIMEOUT, stream=True, allow_redirects=False) as response:
-        if response.status_code != 200:
-            raise ValueError(f"status {response.status_code}")
-        body = response.raw.read(MAX_BODY, decode_content=True)
-    return json.loads(body)
 
 
 def usable_keys(document: Any) -> dict[str | None, jwt.PyJWK]:

@@ -1,9 +1,11 @@
-"""Bearer tokens of an OpenID-style provider: JWT -> (issuer, subject).
+"""Bearer tokens of an OpenID-style provider: JWT -> the user that it is for.
 
 Everything that needs no key is checked first, so an invalid token never causes a fetch of keys.
 """
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
@@ -26,8 +28,17 @@ def provider_keys() -> ProviderKeys:
     return ProviderKeys(settings.TOKEN_JWKS_URL)
 
 
-def subject_of(token: str) -> tuple[str, str] | None:
-    """(issuer, subject) of a valid token; None for anything else."""
+@dataclass(frozen=True)
+class TokenUser:
+    """`email`: only where the token says that it is verified; else empty."""
+
+    issuer: str
+    subject: str
+    email: str = ""
+
+
+def user_of(token: str) -> TokenUser | None:
+    """The user of a valid token; None for anything else."""
     if not settings.TOKEN_ISSUER or len(token) > MAX_TOKEN:
         return None
     try:
@@ -40,7 +51,15 @@ def subject_of(token: str) -> tuple[str, str] | None:
     except INVALID:
         return None
     issuer, subject = claims.get("iss"), claims.get("sub")
-    return (issuer, subject) if isinstance(issuer, str) and isinstance(subject, str) and subject else None
+    if not isinstance(issuer, str) or not isinstance(subject, str) or not subject:
+        return None
+    return TokenUser(issuer, subject, verified_email(claims))
+
+
+def verified_email(claims: Mapping[str, Any]) -> str:
+    """Empty without one. Some providers write the boolean as a string."""
+    email, verified = claims.get("email"), claims.get("email_verified")
+    return email if (verified is True or verified == "true") and isinstance(email, str) else ""
 
 
 def key_for(header: dict[str, Any]) -> Any:

@@ -68,7 +68,7 @@ def test_alice_bob_charlie_and_dora_of_the_demo_see_what_access_rules_allow(
 
 @pytest.mark.usefixtures("db")
 def test_seed_demo_is_refused_with_a_real_trigger(settings: Settings) -> None:
-    settings.TRIGGER_IS_LOCAL = False
+    settings.IS_DEVELOPMENT = False
     with pytest.raises(CommandError, match="keys are public"):
         call_command("seed_demo")
     assert Account.objects.count() == 0
@@ -108,7 +108,7 @@ def test_create_api_key_creates_the_first_account(db: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["create_api_key", "nobody@example.com"], "No account has the id or the e-mail address"),
+        (["create_api_key", "nobody@example.com"], "No account has the id, the e-mail address or the name"),
         (["create_api_key", "no address", "--create", "X"], "No account"),
         (["create_api_key", "alice@example.com", "--days", "0"], "--days must be 1 or more"),
         (["link_identity", "nobody@example.com", "sub", "--issuer", "i"], "No account"),

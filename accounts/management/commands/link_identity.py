@@ -6,16 +6,20 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
-from accounts.lookup import UnknownAccount, find_account
-from accounts.models import Identity
+from accounts.events import command_actor
+from accounts.linking import link
+from accounts.lookup import LookupFailed, find_account
+
+ACTOR = command_actor("link_identity")
 
 
 class Command(BaseCommand):
     help = "Link a provider's user (the `sub` of its tokens) to an account. Linking it again changes nothing."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("account", help="the account's id or one of its e-mail addresses")
+        parser.add_argument("account", help="the account's id, an e-mail address or its name")
         parser.add_argument("subject", help="the `sub` of the tokens")
         parser.add_argument("--issuer", default=settings.TOKEN_ISSUER, help="their `iss` (default: TOKEN_ISSUER)")
         parser.add_argument("--json", action="store_true", help="print the identity as JSON")
@@ -26,9 +30,9 @@ class Command(BaseCommand):
             raise CommandError("The subject must not be empty. Without TOKEN_ISSUER, give --issuer.")
         try:
             account = find_account(options["account"])
-        except UnknownAccount as error:
+        except LookupFailed as error:
             raise CommandError(str(error)) from None
-        identity, made = Identity.objects.get_or_create(issuer=issuer, subject=subject, defaults={"account": account})
+        identity, made = link(account, issuer=issuer, subject=subject, actor=ACTOR, at=timezone.now())
         if identity.account_id != account.pk:
             raise CommandError(
                 f"{subject} at {issuer} is already linked to {identity.account}. Remove that identity first."

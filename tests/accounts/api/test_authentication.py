@@ -8,7 +8,7 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 from pytest_django import Settings
 
-from accounts.api.authentication import NOT_EXACTLY_ONE, NOT_VALID
+from accounts.api.authentication import IN_THE_QUERY, NO_SCHEME, NOT_EXACTLY_ONE, NOT_VALID
 from accounts.credentials import api_keys
 from accounts.models import ApiKey
 from tests.cast import Cast, make_key
@@ -46,7 +46,6 @@ INVALID_CREDENTIALS = [
     {"HTTP_AUTHORIZATION": "Bearer"},
     {"HTTP_AUTHORIZATION": "Bearer x.y.z"},
     {"HTTP_AUTHORIZATION": "Basic eDp5"},
-    {"HTTP_AUTHORIZATION": "recoup_sk_" + "x" * 43},
     {"HTTP_AUTHORIZATION": "Bearer recoup_sk_" + "x" * 43},
 ]
 
@@ -55,6 +54,14 @@ INVALID_CREDENTIALS = [
 def test_every_invalid_credential_gets_the_same_401(db: None, headers: dict[str, str]) -> None:
     response = with_headers(**headers).get("/api/tasks")
     assert (response.status_code, response.json()["message"]) == (401, NOT_VALID)
+
+
+def test_a_key_without_a_scheme_or_in_the_query_is_told_where_it_belongs(db: None) -> None:
+    response = with_headers(HTTP_AUTHORIZATION="recoup_sk_" + "x" * 43).get("/api/tasks")
+    assert (response.status_code, response.json()["message"]) == (401, NO_SCHEME)
+    for query in ("api_key=x", "X-API-Key=x", "other=recoup_sk_x"):
+        response = with_headers().get(f"/api/tasks?{query}")
+        assert (response.status_code, response.json()["message"]) == (401, f"{NOT_EXACTLY_ONE}. {IN_THE_QUERY}")
 
 
 def test_an_api_key_of_another_service_works_after_its_digest_is_imported(cast: Cast, settings: Settings) -> None:
@@ -131,7 +138,7 @@ def test_demo_api_keys_work_with_a_local_trigger_only(cast: Cast, settings: Sett
     key = api_keys.demo_key("alice")
     ApiKey.objects.create(account=cast.alice, name="Demo", digest=api_keys.digest(key, secret=settings.API_KEY_SECRET))
     assert with_key(key).get("/api/tasks").status_code == 200
-    settings.TRIGGER_IS_LOCAL = False
+    settings.IS_DEVELOPMENT = False
     assert with_key(key).get("/api/tasks").status_code == 401
 
 

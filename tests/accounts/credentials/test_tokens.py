@@ -6,71 +6,39 @@ import hmac
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import jwt
 import pytest
 import requests
 import responses
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from pytest_django import Settings
 
 from accounts.api.authentication import NOT_VALID
-from accounts.credentials import tokens
 from accounts.credentials.jwks import ProviderKeys, usable_keys
 from accounts.models import Identity
 from tests.cast import Cast
 from tests.client import ContractClient
-
-ISSUER, AUDIENCE, SUBJECT = "https://provider.example", "recoup", "did:provider:alice"
-JWKS_URL = "https://provider.example/.well-known/jwks.json"
-EC_KEY = ec.generate_private_key(ec.SECP256R1())
-OTHER_EC_KEY = ec.generate_private_key(ec.SECP256R1())
-RSA_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-ED_KEY = ed25519.Ed25519PrivateKey.generate()
-PEM = serialization.PublicFormat.SubjectPublicKeyInfo
-EC_PEM = EC_KEY.public_key().public_bytes(serialization.Encoding.PEM, PEM).decode()
-
-
-def jwk(key: Any, algorithm: str, key_id: str) -> dict[str, Any]:
-    public: Any = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
-    return {**public, "kid": key_id, "use": "sig", "alg": algorithm}
-
-
-JWKS = {"keys": [jwk(EC_KEY, "ES256", "ec"), jwk(RSA_KEY, "RS256", "rsa"), jwk(ED_KEY, "EdDSA", "ed")]}
-
-
-def claims(**changes: Any) -> dict[str, Any]:
-    """Valid claims with changes. A change to None removes the claim."""
-    now = int(time.time())
-    values = {"iss": ISSUER, "aud": AUDIENCE, "sub": SUBJECT, "iat": now, "exp": now + 600, **changes}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def token(key: Any = EC_KEY, algorithm: str = "ES256", key_id: str | None = "ec", **changes: Any) -> str:
-    headers = {"kid": key_id} if key_id is not None else {}
-    return jwt.encode(claims(**changes), key, algorithm=algorithm, headers=headers)
+from tests.provider import (
+    AUDIENCE,
+    EC_KEY,
+    EC_PEM,
+    ED_KEY,
+    ISSUER,
+    JWKS,
+    JWKS_URL,
+    OTHER_EC_KEY,
+    RSA_KEY,
+    SUBJECT,
+    claims,
+    jwk,
+    token,
+)
 
 
 def base64url(part: Any) -> str:
     data = part if isinstance(part, bytes) else json.dumps(part).encode()
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-@pytest.fixture
-def provider(settings: Settings) -> Iterator[responses.RequestsMock]:
-    settings.TOKEN_ISSUER, settings.TOKEN_AUDIENCE, settings.TOKEN_JWKS_URL = ISSUER, AUDIENCE, JWKS_URL
-    settings.TOKEN_PUBLIC_KEY = ""
-    tokens.provider_keys.cache_clear()
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        mock.get(JWKS_URL, json=JWKS)
-        yield mock
-        # A background fetch that is still running would count as a call of the next test.
-        for thread in threading.enumerate():
-            if thread.name == "jwks":
-                thread.join(10)
 
 
 @pytest.fixture
@@ -90,6 +58,18 @@ def get_tasks(bearer: str) -> Any:
 )
 def test_a_bearer_token_of_the_provider_authenticates_alice(key: Any, algorithm: str, key_id: str) -> None:
     assert get_tasks(token(key, algorithm, key_id)).status_code == 200
+
+
+@pytest.mark.usefixtures("provider")
+def test_the_same_subject_of_another_issuer_is_somebody_else(cast: Cast) -> None:
+    Identity.objects.create(account=cast.alice, issuer="https://other.example", subject=SUBJECT)
+    assert get_tasks(token()).status_code == 401
+
+
+@pytest.mark.usefixtures("provider", "alices_identity")
+@pytest.mark.parametrize("subject", ["\ud800", "a\x00b", SUBJECT + "\udfff"], ids=["high", "NUL", "low"])
+def test_a_subject_that_no_database_can_hold_is_nobody(subject: str) -> None:
+    assert get_tasks(token(sub=subject)).status_code == 401
 
 
 @pytest.mark.usefixtures("provider", "alices_identity")
