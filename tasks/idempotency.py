@@ -8,13 +8,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
 
+from accounts.events import Actor
+from core.connections import give_connections_back
 from core.text import digest_of
 from tasks import writes
+from tasks.limits import PlanLimit, TooManyBytes
 from tasks.models import Task, TaskCreation
 from tasks.schedules.settling import LEASE
 
@@ -68,15 +72,19 @@ class Key:
         return creation.task
 
 
-def create_task_once(fields: Mapping[str, Any], key: Key, *, at: datetime, within: float) -> tuple[Task, bool]:
+def create_task_once(
+    fields: Mapping[str, Any], key: Key, *, actor: Actor, at: datetime, within: float
+) -> tuple[Task, bool]:
     """The task, and whether an earlier request created it.
 
-    Raises DifferentBody, TaskDeleted, and InProgress when the earlier request does not end within `within` seconds.
+    Raises what `create_task` does, DifferentBody, TaskDeleted, and InProgress when the earlier request does not end
+    within `within` seconds.
     """
     until = time.monotonic() + within
     for left in reversed(range(MAX_TRIES)):
         former = key.find_task(at=at)
         while former is not None and is_in_progress(former, at=at) and time.monotonic() < until:
+            give_connections_back()
             time.sleep(POLL_INTERVAL)
             former = key.find_task(at=at)
         if former is not None and is_in_progress(former, at=at):
@@ -84,10 +92,14 @@ def create_task_once(fields: Mapping[str, Any], key: Key, *, at: datetime, withi
         if former is not None:
             return former, True
         try:
-            task = writes.create_task(fields, at=at, within=within, alongside=lambda task: key.store(task, at=at))
-            return task, False
+            stored = partial(key.store, at=at)
+            return writes.create_task(fields, actor=actor, at=at, within=within, alongside=stored), False
         except KeyTaken:
             if not left:
+                raise
+        except (PlanLimit, TooManyBytes):
+            # Perhaps it is the task of the first request that takes the last place.
+            if not left or key.find_task(at=at) is None:
                 raise
     raise AssertionError("unreachable")
 

@@ -5,6 +5,7 @@ known to hold. A deleted task keeps its row, without title and prompt: it tells 
 """
 
 import uuid
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Self
 
@@ -43,7 +44,15 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
     def unsettled(self) -> Self:
         """Tasks that Trigger.dev is not known to hold, deleted ones included."""
-        return self.filter(~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False))
+        return self.filter(is_settled=False)
+
+    def in_parts(self, size: int = 1000) -> "Iterator[Task]":
+        """All of them by primary key. Not by a cursor: a call to Trigger.dev gives the connection back meanwhile."""
+        rows = self.order_by("pk")
+        part = list(rows[:size])
+        while part:
+            yield from part
+            part = list(rows.filter(pk__gt=part[-1].pk)[:size])
 
     def to_show(self) -> Self:
         """With the artist's name and the owner's e-mail, in one query, and without columns that no response needs."""
@@ -53,6 +62,8 @@ class TaskQuerySet(models.QuerySet["Task"]):
 
 
 class Task(models.Model):
+    recorded = ("title", "prompt", "schedule", "timezone", "artist_account_id", "enabled", "model")
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     title = models.TextField()
     prompt = models.TextField()
@@ -92,6 +103,14 @@ class Task(models.Model):
     generation = models.PositiveBigIntegerField(default=1, editable=False)
     synced_generation = models.PositiveBigIntegerField(default=0, editable=False)
     unsettled_until = models.DateTimeField(null=True, blank=True, editable=False)
+    # A column, because PostgreSQL takes nearly every row for unsettled when it compares two columns.
+    is_settled = models.GeneratedField(
+        expression=models.ExpressionWrapper(
+            Q(synced_generation=F("generation")) & Q(unsettled_until__isnull=True), models.BooleanField()
+        ),
+        output_field=models.BooleanField(),
+        db_persist=True,
+    )
     refused_generation = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
     lease_token = models.UUIDField(null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
@@ -105,12 +124,14 @@ class Task(models.Model):
             models.Index(
                 fields=["account", "-created_at", "-id"], condition=Q(deleted_at__isnull=True), name="task_list"
             ),
-            models.Index(
-                fields=["generation"],
-                condition=~Q(synced_generation=F("generation")) | Q(unsettled_until__isnull=False),
-                name="task_unsettled",
-            ),
+            models.Index(fields=["updated_at", "id"], condition=Q(is_settled=False), name="task_unsettled"),
             models.Index(fields=["next_poll_at"], condition=Q(next_poll_at__isnull=False), name="task_next_poll"),
+            models.Index(fields=["-created_at", "-id"], condition=Q(deleted_at__isnull=True), name="task_newest"),
+            models.Index(fields=["-created_at", "-id"], condition=Q(deleted_at__isnull=False), name="task_deleted"),
+            models.Index(fields=["last_run_status"], condition=Q(deleted_at__isnull=True), name="task_last_status"),
+            models.Index(
+                fields=["refused_generation"], condition=Q(refused_generation__isnull=False), name="task_refused"
+            ),
             models.Index(fields=["watched_until"], condition=Q(watched_until__isnull=False), name="task_watched"),
         ]
         constraints = [
@@ -128,7 +149,7 @@ class Task(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.title or str(self.id)
+        return self.title or f"deleted task {self.id}"
 
     @property
     def is_enabled(self) -> bool:
@@ -162,6 +183,7 @@ class RunRequest(models.Model):
 
     class Meta:
         ordering = ["-requested_at", "-id"]
+        indexes = [models.Index(fields=["requested_at"], name="run_request_requested")]
         constraints = [
             models.CheckConstraint(
                 condition=Q(requested_by__isnull=False) ^ ~Q(requested_by_staff=""),
@@ -220,7 +242,7 @@ class RunOwner(models.Model):
 
 
 class MissedRun(models.Model):
-    """A time at which a task certainly had to run, and no run came within an hour."""
+    """A time at which a task certainly had to run, and no run came within 70 minutes."""
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="missed_runs")
     expected_at = models.DateTimeField()
@@ -228,10 +250,25 @@ class MissedRun(models.Model):
 
     class Meta:
         ordering = ["-expected_at"]
+        indexes = [models.Index(fields=["expected_at"], name="missed_run_expected")]
         constraints = [models.UniqueConstraint(fields=["task", "expected_at"], name="missed_run_once")]
 
     def __str__(self) -> str:
         return f"{self.task} at {self.expected_at:%Y-%m-%d %H:%M} UTC"
+
+
+class SyncFailure(models.Model):
+    """Since when a task was not as Trigger.dev had it, and why: the first attempt of a series that failed."""
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="sync_failures")
+    at = models.DateTimeField(db_index=True)
+    reason = models.TextField()
+
+    class Meta:
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.task} at {self.at:%Y-%m-%d %H:%M} UTC: {self.reason}"
 
 
 class RunFeed(models.Model):
@@ -298,3 +335,63 @@ class TriggerBinding(models.Model):
 
     def __str__(self) -> str:
         return self.fingerprint
+
+
+class Upkeep(models.Model):
+    """When a piece of the daily work was done, and is due. `tasks.upkeep` does it."""
+
+    name = models.CharField(max_length=40, primary_key=True)
+    next_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True)
+    outcome = models.TextField(blank=True, default="")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class BulkJob(models.Model):
+    """One change of many tasks, which the worker makes task by task. `tasks.bulk` has the steps."""
+
+    class Kind(models.TextChoices):
+        PAUSE = "pause", "pause"
+        RESUME = "resume", "resume"
+        SYNC = "sync", "sync with Trigger.dev"
+
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    about = models.CharField(max_length=300, blank=True, default="", help_text="Which tasks, in words.")
+    reason = models.TextField(blank=True, default="")
+    requested_by_staff = models.CharField(max_length=150)
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["id"], condition=Q(finished_at__isnull=True), name="bulk_job_unfinished")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} {self.about}".strip()
+
+
+class BulkJobTask(models.Model):
+    """A task of a bulk job, and what came of it."""
+
+    class Outcome(models.TextChoices):
+        WAITING = "waiting", "waiting"
+        DONE = "done", "done"
+        UNCHANGED = "unchanged", "unchanged"
+        FAILED = "failed", "failed"
+
+    job = models.ForeignKey(BulkJob, on_delete=models.CASCADE, related_name="items")
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="+")
+    outcome = models.CharField(max_length=20, choices=Outcome.choices, default=Outcome.WAITING)
+    message = models.TextField(blank=True, default="")
+    claimed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["job", "id"], condition=Q(outcome="waiting"), name="bulk_job_waiting"),
+        ]
+        constraints = [models.UniqueConstraint(fields=["job", "task"], name="bulk_job_task_once")]
+
+    def __str__(self) -> str:
+        return f"{self.task}: {self.outcome}"

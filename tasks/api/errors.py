@@ -10,7 +10,9 @@ from rest_framework.exceptions import APIException, NotFound
 from core.serializers import InvalidField
 from tasks import idempotency, writes
 from tasks.api.permissions import TASK_NOT_FOUND
+from tasks.api.serializers import plan_limit_body
 from tasks.gateway.environment import NotOurEnvironment
+from tasks.limits import PlanLimit, TooManyBytes
 from tasks.models import Task
 from tasks.runs import run_now
 from tasks.trigger.errors import NotSent, QuotaExceeded, TooManyRequests, TriggerError
@@ -48,6 +50,14 @@ class Conflict(APIException):
             self.wait = 2
 
 
+class OverPlanLimit(APIException):
+    status_code = 402
+
+    def __init__(self, limit: PlanLimit) -> None:
+        super().__init__(str(limit))
+        self.body = plan_limit_body(limit)
+
+
 class NotSetUp(APIException):
     status_code = 500
     default_detail = (
@@ -77,6 +87,10 @@ def write_errors() -> Iterator[None]:
         raise InvalidField(f"Trigger.dev refuses the schedule: {refusal}", [field]) from None
     except writes.TaskGone:
         raise NotFound(TASK_NOT_FOUND) from None
+    except PlanLimit as limit:
+        raise OverPlanLimit(limit) from None
+    except TooManyBytes as problem:
+        raise InvalidField(str(problem), ["prompt"]) from None
     except (idempotency.DifferentBody, idempotency.TaskDeleted, idempotency.InProgress) as conflict:
         raise Conflict(conflict) from None
 

@@ -2,6 +2,15 @@
 
 from typing import Any
 
+# In the demo both are Alice's.
+TASK_ID, ARTIST_ID = "00231fe9-010a-5b70-90c5-15fd44ba560f", "7a48e9c7-3e14-5a29-a211-498a6743b8fa"
+NEW_TASK: dict[str, Any] = {
+    "title": "New release radar",
+    "prompt": "List this week's new releases that share listeners with Mira Solène, with one line on each.",
+    "schedule": "0 9 * * FRI",
+    "timezone": "Europe/London",
+    "artist_account_id": ARTIST_ID,
+}
 SCHEDULED_RUN: dict[str, Any] = {
     "id": "run_c0aa26a2175fb27f4450bf99e",
     "status": "COMPLETED",
@@ -41,6 +50,7 @@ TASKS: dict[str, Any] = {
             "recent_runs": [SCHEDULED_RUN],
             "runs_status": "fresh",
             "runs_as_of": "2026-11-22T01:07:21.589Z",
+            "trigger_lookup_failed": False,
             "upcoming": ["2026-11-27T09:00:00.000Z", "2026-12-04T09:00:00.000Z"],
         }
     ],
@@ -111,4 +121,21 @@ PREVIEW: dict[str, Any] = {
         {"utc": "2026-11-23T08:00:00.000Z", "local": "2026-11-23T09:00:00+01:00"},
         {"utc": "2026-11-24T08:00:00.000Z", "local": "2026-11-24T09:00:00+01:00"},
     ],
+    "warnings": [],
+}
+EVENTS: dict[str, Any] = {
+    "status": "success",
+    "events": [
+        {
+            "at": "2026-11-22T01:07:21.589Z",
+            "action": "updated",
+            "actor_kind": "account",
+            "actor_account_id": "f01b6f46-2367-5b77-b640-f7bffcf5ba36",
+            "via": "api",
+            "before": {"enabled": True},
+            "after": {"enabled": False},
+            "reason": "",
+        }
+    ],
+    "next_cursor": None,
 }

@@ -24,6 +24,8 @@ from tasks.api.serializers import (
     DeleteTaskResponseSerializer,
     PreviewResponseSerializer,
     StartRunRequestSerializer,
+    TaskEventListQuerySerializer,
+    TaskEventsResponseSerializer,
     TaskRunListResponseSerializer,
     TasksResponseSerializer,
     UpdateTaskRequestSerializer,
@@ -32,6 +34,12 @@ from tasks.idempotency import DifferentBody
 from tasks.runs.run_now import NOT_CONFIRMED
 
 STRING = {"type": "string"}
+# Every type by its name: generated clients fail on a text where only `{}` allows it.
+ANY_JSON: list[dict[str, Any]] = [
+    {"type": "object", "additionalProperties": {}},
+    {"type": "array", "items": {}},
+    *({"type": name} for name in ("string", "number", "boolean", "null")),
+]
 NUMBER = {"type": "number"}
 NULLABLE_STRING = {"type": ["string", "null"]}
 NULLABLE_OBJECT = {"type": ["object", "null"]}
@@ -94,7 +102,7 @@ class TaskRunResponseSchema(OpenApiSerializerExtension):
         content = auto_schema.resolve_serializer(CreateContentRunOutputSerializer(), direction).ref
         output = {
             "description": "What the run returned: any JSON value. Only for a single run that is COMPLETED.",
-            "anyOf": [content, {}],
+            "anyOf": [content, *ANY_JSON],
         }
         return {
             "type": "object",
@@ -135,6 +143,12 @@ TASK_ERROR_TEXTS: ErrorTexts = {
         TASK_NOT_FOUND,
         methods=("PATCH", "DELETE"),
     ),
+    **for_methods(
+        402,
+        "A limit of the account: how many tasks it may have, or how often a task may run.",
+        "This account has 500 tasks, and may have 500. Delete one, or ask for a higher limit.",
+        methods=("POST", "PATCH"),
+    ),
     ("POST", 409): (
         "The Idempotency-Key was sent with a different body, or its task was deleted.",
         str(DifferentBody.__doc__),
@@ -146,6 +160,10 @@ RUN_ERROR_TEXTS: ErrorTexts = {
     ("POST", 404): TASK_ERROR_TEXTS["PATCH", 404],
     ("POST", 400): (INVALID_BODY, "id is required."),
     ("POST", 500): ("Trigger.dev did not confirm the run, or an error on our side.", NOT_CONFIRMED),
+}
+EVENT_ERROR_TEXTS: ErrorTexts = {
+    **ACCOUNT_ERROR_TEXTS,
+    ("GET", 404): TASK_ERROR_TEXTS["PATCH", 404],
 }
 PREVIEW_ERROR_TEXTS: ErrorTexts = {
     **SHARED_ERROR_TEXTS,
@@ -162,7 +180,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     description=(
         "Any text. The same request sent again with the same key has no second effect, and the answer has the header "
         "`Idempotent-Replayed: true`. A key belongs to its caller. For a new task it is kept for a day, for a run as "
-        "long as the task."
+        "long as runs are."
     ),
 )
 IF_NONE_MATCH = OpenApiParameter(
@@ -171,6 +189,15 @@ IF_NONE_MATCH = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="The `ETag` of an earlier answer. If nothing has changed, the answer is an empty 304.",
 )
+
+
+def response_header(name: str, description: str, statuses: list[int]) -> OpenApiParameter:
+    return OpenApiParameter(name, OpenApiTypes.STR, OpenApiParameter.HEADER, response=statuses, description=description)
+
+
+ETAG = response_header("ETag", "Send it as `If-None-Match` to learn whether anything has changed.", [200, 304])
+RETRY_AFTER_HEADER = response_header("Retry-After", "When to ask again, in seconds.", [429, 500])
+REPLAYED = response_header("Idempotent-Replayed", "`true` where an earlier request had this effect.", [200])
 NOT_MODIFIED = OpenApiResponse(
     description="Nothing but `runs_as_of` differs from the answer whose `ETag` was sent as `If-None-Match`."
 )
@@ -185,7 +212,7 @@ list_tasks = extend_schema(
         "The caller's own tasks, or those of an account that the caller may act for, newest first: all of them, or "
         "page by page with `limit`."
     ),
-    parameters=[IF_NONE_MATCH],
+    parameters=[IF_NONE_MATCH, ETAG, RETRY_AFTER_HEADER],
     responses={
         304: NOT_MODIFIED,
         200: OpenApiResponse(
@@ -203,8 +230,9 @@ create_task = extend_schema(
         "The request fails only if Trigger.dev refuses the cron expression or the time zone."
     ),
     request=CreateTaskRequestSerializer,
+    examples=[OpenApiExample("A task of the demo's Alice", examples.NEW_TASK, request_only=True)],
     responses={200: WRITTEN},
-    parameters=[IDEMPOTENCY_KEY],
+    parameters=[IDEMPOTENCY_KEY, REPLAYED, RETRY_AFTER_HEADER],
 )
 update_task = extend_schema(
     operation_id="update_task",
@@ -213,6 +241,7 @@ update_task = extend_schema(
         "Fields that are not sent do not change. `enabled: false` pauses the task; its schedule and its runs remain."
     ),
     request=UpdateTaskRequestSerializer,
+    examples=[OpenApiExample("Pause", {"id": examples.TASK_ID, "enabled": False}, request_only=True)],
     responses={200: WRITTEN},
 )
 delete_task = extend_schema(
@@ -222,6 +251,7 @@ delete_task = extend_schema(
         "Its schedule is deleted too. The id may be in the body or, for proxies that drop the body, in the query."
     ),
     request=DeleteTaskRequestSerializer,
+    examples=[OpenApiExample("By its id", {"id": examples.TASK_ID}, request_only=True)],
     responses={
         200: OpenApiResponse(
             DeleteTaskResponseSerializer,
@@ -248,7 +278,7 @@ list_or_retrieve_runs = extend_schema(
             ],
         ),
     },
-    parameters=[IF_NONE_MATCH],
+    parameters=[IF_NONE_MATCH, ETAG, RETRY_AFTER_HEADER],
 )
 start_run = extend_schema(
     operation_id="start_run",
@@ -258,6 +288,7 @@ start_run = extend_schema(
         "`account:<uuid>` and `task:<uuid>`, and is among the task's `recent_runs` from then on."
     ),
     request=StartRunRequestSerializer,
+    examples=[OpenApiExample("By the task's id", {"id": examples.TASK_ID}, request_only=True)],
     responses={
         200: OpenApiResponse(
             TaskRunListResponseSerializer,
@@ -265,10 +296,41 @@ start_run = extend_schema(
             examples=[OpenApiExample("The run", examples.STARTED_RUN)],
         )
     },
-    parameters=[IDEMPOTENCY_KEY],
+    parameters=[IDEMPOTENCY_KEY, REPLAYED, RETRY_AFTER_HEADER],
+)
+list_task_events = extend_schema(
+    operation_id="list_task_events",
+    parameters=[
+        TaskEventListQuerySerializer,
+        OpenApiParameter(
+            "id",
+            OpenApiTypes.UUID,
+            required=True,
+            description="The task, which may have been deleted.",
+            examples=[OpenApiExample("A task of the demo's Alice", examples.TASK_ID)],
+        ),
+    ],
+    summary="List the changes of a task",
+    description="Who changed the task, and what, newest first; also after the task was deleted.",
+    responses={
+        200: OpenApiResponse(
+            TaskEventsResponseSerializer,
+            description="The changes, newest first.",
+            examples=[OpenApiExample("A pause", examples.EVENTS)],
+        )
+    },
 )
 preview_schedule = extend_schema(
     operation_id="preview_schedule",
+    parameters=[
+        OpenApiParameter(
+            "schedule",
+            {"type": "string"},
+            required=True,
+            description="Cron, five fields.",
+            examples=[OpenApiExample("Weekday mornings", "0 9 * * 1-5")],
+        )
+    ],
     summary="Preview a schedule",
     description=(
         "The next times of a cron expression in a time zone, and the expression in English. Nothing is written, and "

@@ -3,6 +3,7 @@
 Runs are passed through as Trigger.dev sent them; their response fields are documentation only.
 """
 
+import re
 from typing import Any
 
 from django.http import QueryDict
@@ -11,7 +12,8 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 
-from core.errors import FailureSerializer
+from accounts.models import Event
+from core.errors import MESSAGE_HELP, FailureSerializer
 from core.pagination import CursorField
 from core.serializers import (
     BodySerializer,
@@ -30,18 +32,20 @@ from core.serializers import (
 from core.text import quoted
 from tasks import cron
 from tasks.cron import zones
+from tasks.limits import MAX_PROMPT, MAX_TITLE, PlanLimit
 from tasks.models import SyncStatus
 from tasks.runs.due import RunsStatus
 from tasks.trigger.responses import is_id
 
 # Characters. Not in the schema: the published one has no bounds.
-MAX_TITLE, MAX_PROMPT, MAX_MODEL = 500, 50_000, 200
+MAX_MODEL = 200
 MAX_IDEMPOTENCY_KEY = 255
 # Tasks per page, and runs per list; Trigger.dev lists at most 100 runs.
 MAX_TASKS = 100
 DEFAULT_RUNS, MAX_RUNS = 20, 100
 # Parameters of GET /api/tasks/runs that make the answer a page of the history, with a `next_cursor`.
 HISTORY = frozenset(("task_id", "status", "created_after", "created_before", "cursor"))
+DEFAULT_EVENTS, MAX_EVENTS = 50, 100
 # Seconds that a long-polling request may wait.
 MAX_WAIT = 25
 # Times in a preview.
@@ -150,6 +154,19 @@ class DeleteTaskQuerySerializer(QuerySerializer):
         return InvalidField(f"{name} {problem}", [name])
 
 
+def parse_event_id(text: str) -> str | None:
+    return text if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else None
+
+
+class TaskEventListQuerySerializer(QuerySerializer):
+    id = UUIDField(help_text="The task, which may have been deleted.")
+    account_id = UUIDField(required=False, help_text="The account that owns the task.")
+    limit = QueryIntegerField(
+        minimum=1, maximum=MAX_EVENTS, default=DEFAULT_EVENTS, help_text="The maximum number of events."
+    )
+    cursor = CursorField(parse_id=parse_event_id, required=False, help_text="The `next_cursor` of the previous page.")
+
+
 class PreviewQuerySerializer(QuerySerializer):
     """Validates like the body of a new task, so that a preview and a create agree."""
 
@@ -168,18 +185,21 @@ class PreviewQuerySerializer(QuerySerializer):
 
 class CreateTaskRequestSerializer(BodySerializer):
     title = TextField(max_characters=MAX_TITLE, help_text=f"At most {MAX_TITLE} characters.")
-    prompt = TextField(max_characters=MAX_PROMPT, help_text=f"What a run does; at most {MAX_PROMPT} characters.")
+    prompt = TextField(
+        max_characters=MAX_PROMPT, is_long=True, help_text=f"What a run does; at most {MAX_PROMPT} characters."
+    )
     schedule = CronField(help_text="Cron: minute, hour, day of month, month, weekday.")
     artist_account_id = UUIDField(help_text="An artist that the account works with.")
     account_id = UUIDField(required=False, help_text="The account that will own the task; the caller by default.")
     model = TextField(max_characters=MAX_MODEL, required=False, help_text="The AI model that runs the prompt.")
+    enabled = BooleanField(required=False, allow_null=True, help_text="False creates a paused task.")
     timezone = TimeZoneField(required=False, help_text="The IANA time zone of the cron; UTC by default.")
 
 
 class UpdateTaskRequestSerializer(BodySerializer):
     id = UUIDField()
     title = TextField(max_characters=MAX_TITLE, required=False)
-    prompt = TextField(max_characters=MAX_PROMPT, required=False)
+    prompt = TextField(max_characters=MAX_PROMPT, is_long=True, required=False)
     schedule = CronField(required=False)
     account_id = UUIDField(required=False, help_text="The account that owns the task. It never changes.")
     artist_account_id = UUIDField(required=False)
@@ -224,6 +244,11 @@ class TaskRunsErrorResponseSerializer(FailureSerializer):
 @extend_schema_field({"type": "number"})
 class NumberField(serializers.FloatField):
     """Any JSON number; drf-spectacular would narrow it to a double."""
+
+
+@extend_schema_field({"type": "object", "additionalProperties": {}})
+class ValuesField(serializers.DictField):
+    """Values by column."""
 
 
 class TaskRunResponseSerializer(serializers.Serializer[Any]):
@@ -293,6 +318,9 @@ class TaskSerializer(serializers.Serializer[Any]):
         ),
     )
     runs_as_of = TimestampField(allow_null=True, help_text="When Trigger.dev said so; null when it could not be asked.")
+    trigger_lookup_failed = serializers.BooleanField(
+        source="is_unavailable", help_text="True only when `runs_status` is `unavailable`."
+    )
     upcoming = serializers.ListField(
         child=TimestampField(), help_text="The next times at which the task runs; none while it is paused."
     )
@@ -312,7 +340,34 @@ class TasksResponseSerializer(serializers.Serializer[Any]):
     next_cursor = serializers.CharField(
         required=False, allow_null=True, help_text="With `limit`: the `cursor` of the next page; null on the last one."
     )
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="After a write: what the owner may not expect, for example that a time zone has no summer time.",
+    )
     error = serializers.CharField(required=False)
+
+
+class PlanLimitSerializer(serializers.Serializer[Any]):
+    """A limit of the account. The numbers belong to the limit that is named."""
+
+    status = serializers.ChoiceField(choices=["error"])
+    error = serializers.ChoiceField(choices=["plan_limit"])
+    limit = serializers.ChoiceField(choices=["task_count", "min_cadence_minutes"])
+    message = serializers.CharField(help_text=MESSAGE_HELP)
+    task_limit = serializers.IntegerField(required=False)
+    current_task_count = serializers.IntegerField(required=False)
+    min_cadence_minutes = serializers.IntegerField(required=False)
+    current_cadence_minutes = serializers.IntegerField(required=False)
+
+    @staticmethod
+    def body(status: int, message: str, path: Any) -> dict[str, Any]:
+        """An example."""
+        return plan_limit_body(PlanLimit("task_count", message, task_limit=500, current_task_count=500))
+
+
+def plan_limit_body(limit: PlanLimit) -> dict[str, Any]:
+    return {"status": "error", "error": "plan_limit", "limit": limit.limit, **limit.numbers, "message": str(limit)}
 
 
 class DeleteTaskResponseSerializer(serializers.Serializer[Any]):
@@ -333,6 +388,40 @@ class TaskRunListResponseSerializer(serializers.Serializer[Any]):
     )
 
 
+class TaskEventSerializer(serializers.ModelSerializer[Event]):
+    """The owner's view of an event: no names and no notes of staff."""
+
+    at = TimestampField()
+    actor_kind = serializers.ChoiceField(choices=Event.ActorKind.choices, help_text="Who made the change.")
+    actor_account_id = serializers.SerializerMethodField(help_text="The account that made it; null for others.")
+    via = serializers.ChoiceField(choices=Event.Via.choices, help_text="Through what.")
+    action = serializers.CharField(help_text="`created`, `updated`, `deleted` or `started_run`.")
+    before = ValuesField(help_text="The values that changed, as they were; of a prompt its length and digest.")
+    after = ValuesField(help_text="The same values afterwards.")
+    reason = serializers.SerializerMethodField(help_text="Why, where a rule of ours made the change.")
+
+    class Meta:
+        model = Event
+        fields = ("at", "action", "actor_kind", "actor_account_id", "via", "before", "after", "reason")
+
+    @extend_schema_field({"type": ["string", "null"], "format": "uuid"})
+    def get_actor_account_id(self, event: Event) -> str | None:
+        return event.actor_id if event.actor_kind == Event.ActorKind.ACCOUNT else None
+
+    @extend_schema_field({"type": "string"})
+    def get_reason(self, event: Event) -> str:
+        return "" if event.actor_kind == Event.ActorKind.STAFF else event.reason
+
+
+@extend_schema_serializer(many=False)
+class TaskEventsResponseSerializer(serializers.Serializer[Any]):
+    status = serializers.ChoiceField(choices=["success"])
+    events = TaskEventSerializer(many=True)
+    next_cursor = serializers.CharField(
+        allow_null=True, help_text="The `cursor` of the next page; null on the last one."
+    )
+
+
 class PreviewTimeSerializer(serializers.Serializer[Any]):
     utc = TimestampField()
     local = serializers.DateTimeField(help_text="The same moment in the time zone that was asked for.")
@@ -342,5 +431,10 @@ class PreviewResponseSerializer(serializers.Serializer[Any]):
     status = serializers.ChoiceField(choices=["success"])
     schedule = serializers.CharField()
     timezone = serializers.CharField()
-    description = serializers.CharField(help_text="The schedule in words.")
+    description = serializers.CharField(
+        help_text="The schedule in English; the expression itself where no true words are known."
+    )
     upcoming = PreviewTimeSerializer(many=True)
+    warnings = serializers.ListField(
+        child=serializers.CharField(), help_text="What the owner may not expect, for example fewer times than wanted."
+    )

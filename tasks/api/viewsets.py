@@ -6,7 +6,7 @@ Every viewset validates the request in `initial()`, before permissions; see `cor
 import logging
 import time
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 from uuid import UUID
 
 from django.db.models import QuerySet
@@ -18,12 +18,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.access import is_admin, may_act_for
-from accounts.api.authentication import caller_of, find_credential
+from accounts.api.authentication import actor_of, caller_of, find_credential
 from accounts.api.permissions import OUT_OF_REACH, AccountInReach, IsAccount
-from accounts.models import Account
-from core.errors import FailureSerializer, ValidationFailureSerializer
+from accounts.events import kind_of
+from accounts.models import Account, Event
+from core.errors import FailureSerializer, TextErrorSerializer, ValidationFailureSerializer
 from core.pagination import KeysetPagination
-from core.serializers import InvalidField
 from core.text import format_timestamp
 from core.viewsets import ValidatedViewSet
 from tasks import cron, idempotency, writes
@@ -45,8 +45,11 @@ from tasks.api.serializers import (
     CreateTaskRequestSerializer,
     DeleteTaskQuerySerializer,
     DeleteTaskRequestSerializer,
+    PlanLimitSerializer,
     PreviewQuerySerializer,
     StartRunRequestSerializer,
+    TaskEventListQuerySerializer,
+    TaskEventSerializer,
     TaskListQuerySerializer,
     TaskRunListQuerySerializer,
     TaskRunsErrorResponseSerializer,
@@ -113,13 +116,17 @@ class TaskViewSet(TaskAPIViewSet):
     filterset_class = TaskFilter
     pagination_class = KeysetPagination
     error_serializers: ClassVar = {
-        (method, status): serializer
-        for method in ("PATCH", "DELETE")
-        for status, serializer in (
-            (400, ValidationFailureSerializer),
-            (404, FailureSerializer),
-            (500, FailureSerializer),
-        )
+        ("POST", 402): PlanLimitSerializer,
+        ("PATCH", 402): PlanLimitSerializer,
+        **{
+            (method, status): serializer
+            for method in ("PATCH", "DELETE")
+            for status, serializer in (
+                (400, ValidationFailureSerializer),
+                (404, FailureSerializer),
+                (500, FailureSerializer),
+            )
+        },
     }
     error_texts = schema.TASK_ERROR_TEXTS
 
@@ -129,18 +136,6 @@ class TaskViewSet(TaskAPIViewSet):
         if "account_id" in self.query or ("id" in self.query and is_admin(caller)):
             return tasks
         return tasks.filter(account=caller)
-
-    def get_request_body(self, request: Request) -> Any:
-        """For a DELETE the body and the query together; both must agree."""
-        if self.action != "destroy":
-            return request.data
-        body = request.data if request.META.get("CONTENT_LENGTH") not in (None, "", "0") else {}
-        if not isinstance(body, dict):
-            return body
-        for name, value in self.query.items():
-            if name in body and str(body[name]).lower() != str(value):
-                raise InvalidField(f"{name} differs between the body and the query.", [name])
-        return {**{name: str(value) for name, value in self.query.items()}, **body}
 
     @schema.list_tasks
     def list(self, request: Request) -> HttpResponseBase:
@@ -161,13 +156,13 @@ class TaskViewSet(TaskAPIViewSet):
         deadline, caller = upstream.deadline_from_now(), caller_of(request)
         fields = {"account_id": caller.pk, **self.body}
         now, within = timezone.now(), settling_time(deadline)
-        is_replayed = False
+        actor, is_replayed = actor_of(request), False
         with errors.write_errors():
             if self.idempotency_key:
                 key = idempotency.Key(caller.pk, self.idempotency_key, idempotency.digest_of_body(self.body))
-                task, is_replayed = idempotency.create_task_once(fields, key, at=now, within=within)
+                task, is_replayed = idempotency.create_task_once(fields, key, actor=actor, at=now, within=within)
             else:
-                task = writes.create_task(fields, at=now, within=within)
+                task = writes.create_task(fields, actor=actor, at=now, within=within)
         response = self.written(task, deadline=deadline)
         if is_replayed:
             response["Idempotent-Replayed"] = "true"
@@ -178,19 +173,22 @@ class TaskViewSet(TaskAPIViewSet):
         task, deadline = self.get_object(), upstream.deadline_from_now()
         changes = {name: value for name, value in self.body.items() if name not in ("id", "account_id")}
         with errors.write_errors():
-            writes.update_task(task, changes, at=timezone.now(), within=settling_time(deadline))
+            actor, within = actor_of(request), settling_time(deadline)
+            writes.update_task(task, changes, actor=actor, at=timezone.now(), within=within)
         return self.written(task, deadline=deadline)
 
     @schema.delete_task
     def destroy(self, request: Request) -> Response:
         task = self.get_object()
-        writes.delete_task(task, at=timezone.now(), within=settling_time(upstream.deadline_from_now()))
+        within = settling_time(upstream.deadline_from_now())
+        writes.delete_task(task, actor=actor_of(request), at=timezone.now(), within=within)
         return Response({"status": "success"})
 
     def written(self, task: Task, *, deadline: float) -> HttpResponse:
-        """The task as it is after a write."""
-        rows = self.queryset.filter(pk=task.pk)
-        return json_response(tasks_body(enrich(rows, now=timezone.now(), deadline=deadline)))
+        """The task as it is after a write, with what its owner may not expect."""
+        shown = list(enrich(self.queryset.filter(pk=task.pk), now=timezone.now(), deadline=deadline))
+        found = [warning for enriched in shown for warning in zones.warnings(enriched.task.timezone)]
+        return json_response(tasks_body(shown, **({"warnings": found} if found else {})))
 
 
 class PreviewViewSet(TaskAPIViewSet):
@@ -204,8 +202,11 @@ class PreviewViewSet(TaskAPIViewSet):
     @schema.preview_schedule
     def retrieve(self, request: Request) -> Response:
         expression, timezone_name = self.query["schedule"], self.query.get("timezone", "UTC")
-        times = cron.next_times(expression, timezone_name, after=timezone.now(), count=self.query["count"])
-        zone = zones.zone(timezone_name)
+        count = self.query["count"]
+        times = cron.next_times(expression, timezone_name, after=timezone.now(), count=count)
+        zone, warnings = zones.zone(timezone_name), zones.warnings(timezone_name)
+        if len(times) < count:
+            warnings.append(f"The schedule is so rare that the search ended after {len(times)} of {count} times.")
         return Response(
             {
                 "status": "success",
@@ -213,8 +214,43 @@ class PreviewViewSet(TaskAPIViewSet):
                 "timezone": timezone_name,
                 "description": cron.describe(expression),
                 "upcoming": [{"utc": format_timestamp(at), "local": at.astimezone(zone).isoformat()} for at in times],
+                "warnings": warnings,
             }
         )
+
+
+class EventPagination(KeysetPagination):
+    time_field = "at"
+
+
+class TaskEventViewSet(TaskAPIViewSet):
+    """Who changed a task, also after it was deleted."""
+
+    query_serializers: ClassVar = {"list": TaskEventListQuerySerializer}
+    permission_classes = (IsAccount, AccountInReach, TaskInReach)
+    queryset = Event.objects.order_by("-at", "-pk")
+    serializer_class = TaskEventSerializer
+    pagination_class = EventPagination
+    error_serializer = TextErrorSerializer
+    error_texts = schema.EVENT_ERROR_TEXTS
+
+    def get_object(self) -> Task:
+        """Deleted tasks too. Raises the same 404 for every other id."""
+        task = Task.objects.filter(pk=self.query["id"]).first()
+        if task is None:
+            raise NotFound(TASK_NOT_FOUND)
+        self.check_object_permissions(self.request, task)
+        return task
+
+    def get_queryset(self) -> QuerySet[Event]:
+        events = cast(QuerySet[Event], super().get_queryset())
+        return events.filter(target_kind=kind_of(Task), target_id=str(self.get_object().pk))
+
+    @schema.list_task_events
+    def list(self, request: Request) -> Response:
+        page = self.paginate_queryset(self.get_queryset())
+        body = {"status": "success", "events": self.get_serializer(page, many=True).data}
+        return Response({**body, **cast(KeysetPagination, self.paginator).page_fields()})
 
 
 class RunPagination(KeysetPagination):
@@ -261,11 +297,10 @@ class TaskRunViewSet(TaskAPIViewSet):
 
     @schema.start_run
     def create(self, request: Request) -> HttpResponse:
-        task, caller = self.get_object(), caller_of(request)
+        task, actor, key = self.get_object(), actor_of(request), self.idempotency_key
         now, deadline = timezone.now(), upstream.deadline_from_now()
         with errors.start_errors(task):
-            key = self.idempotency_key
-            run_id, is_replayed = run_now.start(task, requested_by=caller, key=key, at=now, deadline=deadline)
+            run_id, is_replayed = run_now.start(task, actor=actor, key=key, at=now, deadline=deadline)
         response = json_response(run_body(self.started(task, run_id, deadline=deadline)))
         if is_replayed:
             response["Idempotent-Replayed"] = "true"

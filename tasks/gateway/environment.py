@@ -17,19 +17,37 @@ class NotOurEnvironment(Exception):
     """The Trigger.dev environment or namespace differs from the one that the database was last used with"""
 
 
+NO_NAMESPACE = "TRIGGER_SECRET_KEY does not start with tr_prod_, so TRIGGER_NAMESPACE must be set"
+CHANGED = (
+    "TRIGGER_SECRET_KEY or TRIGGER_NAMESPACE differs from the one that this database was last used with. "
+    "If this is intended, run: manage.py accept_trigger_environment"
+)
+
+
 def check_environment(*, at: datetime) -> None:
     """Raises NotOurEnvironment with what to do. The first use binds the database."""
-    used = fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
-    if not settings.TRIGGER_SECRET_KEY.startswith("tr_prod_") and not settings.TRIGGER_NAMESPACE:
-        raise NotOurEnvironment("TRIGGER_SECRET_KEY does not start with tr_prod_, so TRIGGER_NAMESPACE must be set")
-    bound, _ = TriggerBinding.objects.get_or_create(pk=1, defaults={"fingerprint": used, "since": at})
-    if bound.fingerprint != used:
-        raise NotOurEnvironment(
-            "TRIGGER_SECRET_KEY or TRIGGER_NAMESPACE differs from the one that this database was last used with. "
-            "If this is intended, run: manage.py accept_trigger_environment"
-        )
+    if lacks_namespace():
+        raise NotOurEnvironment(NO_NAMESPACE)
+    bound, _ = TriggerBinding.objects.get_or_create(pk=1, defaults={"fingerprint": present(), "since": at})
+    if bound.fingerprint != present():
+        raise NotOurEnvironment(CHANGED)
+
+
+def environment_problem() -> str:
+    """What is wrong, and what to do; empty where nothing is. Binds nothing."""
+    if lacks_namespace():
+        return NO_NAMESPACE
+    bound = TriggerBinding.objects.filter(pk=1).first()
+    return CHANGED if bound is not None and bound.fingerprint != present() else ""
+
+
+def lacks_namespace() -> bool:
+    return not settings.TRIGGER_SECRET_KEY.startswith("tr_prod_") and not settings.TRIGGER_NAMESPACE
+
+
+def present() -> str:
+    return fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
 
 
 def accept_environment(*, at: datetime) -> None:
-    used = fingerprint(f"{settings.TRIGGER_NAMESPACE} {settings.TRIGGER_SECRET_KEY}")
-    TriggerBinding.objects.update_or_create(pk=1, defaults={"fingerprint": used, "since": at})
+    TriggerBinding.objects.update_or_create(pk=1, defaults={"fingerprint": present(), "since": at})

@@ -17,6 +17,7 @@ import prometheus_client
 from django.conf import settings
 from django.core.cache import cache
 
+from core.connections import give_connections_back
 from tasks.gateway.breaker import CircuitBreaker
 from tasks.gateway.quota import count_call
 from tasks.trigger import errors
@@ -72,6 +73,7 @@ class Gate:
         self._breakers = {route: CircuitBreaker() for route in ROUTES.values()}
         self._stopped_until = 0.0
         self._summary = Summary()
+        self._last: tuple[float, errors.TriggerError | None] | None = None
 
     def __call__(self, route: Route, *, patience: float) -> AbstractContextManager[object]:
         return self._passed(route, patience=patience)
@@ -88,6 +90,8 @@ class Gate:
             if is_trial:
                 self._cancel_trial(route)
             raise
+        # A call may take seconds, and others need the connection meanwhile.
+        give_connections_back()
         try:
             yield
         except errors.TriggerError as error:
@@ -137,6 +141,7 @@ class Gate:
             if is_trial:
                 self._cancel_trial(route)
             return
+        self._last = time.time(), error
         with self._lock:
             was_open = self._has_open_breaker()
             if is_failure(route, error, is_trial=is_trial):
@@ -165,6 +170,10 @@ class Gate:
         left = max(self._stopped_until, shared or 0.0) - now
         # A reset further ahead than possible was stored before the clock went back.
         return left if 0 < left <= MAX_RETRY_AFTER else 0.0
+
+    def last_result(self) -> tuple[float, errors.TriggerError | None] | None:
+        """Of the last call: when it ended, in epoch seconds, and its error; None before the first one."""
+        return self._last
 
     def has_open_breaker(self) -> bool:
         with self._lock:

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext, suppress
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ from tasks.trigger.client import PROBES, Route, TriggerClient
 
 # The version of the cached values: increment it with every change of their layout.
 CACHE_VERSION = 4
+
+# Seconds: an older result says nothing of now; and how long a readiness check waits for a new one.
+KNOWN_FOR, PROBE_PATIENCE = 30.0, 1.0
 
 Answer = TypeVar("Answer")
 
@@ -48,45 +51,65 @@ def deadline_from_now() -> float:
     return time.monotonic() + float(settings.REQUEST_DEADLINE)
 
 
-# --- Trials of open circuit breakers ---------------------------------------------------------------------------------
+# --- Probes in the background ----------------------------------------------------------------------------------------
 
 
-class Trials:
-    """Probes in the background: no request waits for them, since Trigger.dev may still hang. A thread for each kind."""
+class Probes:
+    """No request waits for them, since Trigger.dev may hang. A thread for each kind of call."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(len(PROBES), thread_name_prefix="trigger-trial")
+        self._threads = ThreadPoolExecutor(len(PROBES), thread_name_prefix="trigger-probe")
         self._running: dict[Route, Future[None]] = {}
 
-    def start(self, route: Route) -> bool:
+    def start(self, route: Route, *, is_trial: bool) -> bool:
         with suppress(RuntimeError):  # the process ends
             running = self._running.get(route)
             if running is None or running.done():
-                self._running[route] = self._threads.submit(probe, route)
+                self._running[route] = self._threads.submit(probe, route, is_trial=is_trial)
                 return True
         return False
 
-    def wait(self) -> None:
-        """Until none is running."""
-        for running in [*self._running.values()]:
-            running.result()
+    def wait(self, *, seconds: float | None = None) -> None:
+        """Until none is running, or as long."""
+        wait([*self._running.values()], timeout=seconds)
 
     def finish(self) -> None:
         self._threads.shutdown()
 
 
 @cache
-def trials() -> Trials:
-    return Trials()
+def probes() -> Probes:
+    return Probes()
 
 
 def start_trial(route: Route) -> bool:
-    return trials().start(route)
+    """Of an open circuit breaker."""
+    return probes().start(route, is_trial=True)
 
 
-def probe(route: Route) -> None:
-    with trial(), suppress(errors.TriggerError):
+def probe(route: Route, *, is_trial: bool) -> None:
+    with trial() if is_trial else nullcontext(), suppress(errors.TriggerError):
         client().probe(route, deadline=deadline_from_now())
+
+
+def state() -> str:
+    """Whether Trigger.dev answers us, for an operator; asked in the background where the last answer is old."""
+    if not is_known():
+        probes().start("run", is_trial=False)
+        probes().wait(seconds=PROBE_PATIENCE)
+    last = gate().last_result()
+    if last is None or not is_known():
+        return "no answer yet"
+    error = last[1]
+    if isinstance(error, errors.Refused) and error.status in (401, 403):
+        return "the secret key is refused"
+    # Any other refusal is an answer to what was asked.
+    return "ok" if error is None or isinstance(error, errors.NotFound | errors.Refused) else str(error.__doc__)
+
+
+def is_known() -> bool:
+    last = gate().last_result()
+    return last is not None and 0 <= time.time() - last[0] <= KNOWN_FOR
 
 
 # --- One call for several requests -----------------------------------------------------------------------------------
@@ -118,15 +141,15 @@ def call_once(name: str, call: Callable[[], Answer], *, deadline: float) -> Answ
 
 
 def settle_down() -> None:
-    """Waits until no trial is running."""
-    trials().wait()
+    """Waits until no probe is running."""
+    probes().wait()
 
 
 def finish() -> None:
-    """Waits until every trial has ended, and releases threads and connections."""
-    trials().finish()
+    """Waits until every probe has ended, and releases threads and connections."""
+    probes().finish()
     client().close()
-    for made in (client, gate, environment, trials):
+    for made in (client, gate, environment, probes):
         made.cache_clear()
 
 

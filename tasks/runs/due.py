@@ -16,8 +16,9 @@ EVER = datetime.max.replace(tzinfo=UTC)
 # The promise is 10 s. Two clocks may differ by 2 s, and contents may lag behind the list of ids.
 FRESH_FOR = timedelta(seconds=8)
 MIN_PAUSE = timedelta(seconds=2)
-# A fire whose run is missing is missed after this time; a fire that is only possible is given up earlier.
-MISSED_AFTER = timedelta(hours=1)
+# A fire whose run is missing is missed after this time; a fire that is only possible is given up earlier. More than an
+# hour, so that a run that comes an hour late, by other rules for its time zone, is seen before.
+MISSED_AFTER = timedelta(minutes=70)
 GIVE_UP_POSSIBLE = timedelta(seconds=120)
 # A fire is passed by when the run of a later one has been stored for this long: a schedule fires in order.
 PASSED_AFTER = timedelta(seconds=60)

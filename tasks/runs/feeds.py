@@ -102,7 +102,7 @@ class FeedPoller(Calls):
             page = self.client.list_runs(
                 tag=f"{ACCOUNT_TAG}{feed.account_id}", limit=MAX_PAGE, after=after, deadline=self.next_deadline()
             )
-            copies += [copy for copy in read_copies(page.runs) if feed.account_id in copy.tagged]
+            copies += read_copies(page.runs)
             after, pages = page.next, pages + 1
         return copies
 

@@ -181,7 +181,9 @@ class Poller(Calls):
             if found.is_deep:
                 task.deep_polled_at = max(began, task.deep_polled_at or began)
             state = load_state(task, since=since)
-            self.note_outcomes(task, state, found, since=since)
+            if self.has_other_calendar(task, state, found, since=since):
+                state = load_state(task, since=since)
+            self.note_outcomes(task, state, found)
             plan(task, state, shared_as_of=shared_as_of, now=self.now())
 
     def mark_lost(self, lost: Sequence[str], task: Task, *, shared_as_of: datetime) -> None:
@@ -189,17 +191,26 @@ class Poller(Calls):
         for run in Run.objects.filter(pk__in=lost, is_final=False, absent_at__isnull=True):
             Run.objects.filter(pk=run.pk).update(absent_at=last_certain(run, task.polled_at, shared_as_of))
 
-    def note_outcomes(self, task: Task, state: PollState, found: "Found", *, since: datetime) -> None:
+    def has_other_calendar(self, task: Task, state: PollState, found: "Found", *, since: datetime) -> bool:
+        """Whether scheduled runs show that Trigger.dev fires at other times than we thought. The task then knows it."""
+        since = max(since, task.schedule_changed_at + due.MISSED_AFTER)
+        times = (copy.created_at for copy, is_scheduled in found.copies if is_scheduled)
+        ran, expected = {at for at in times if at > since}, {fire.at for fire in state.fires}
+        for at in sorted(ran - expected):
+            UNEXPECTED.inc()
+            logger.error("Task %s: a run at %s is no fire of its cron expression", task.pk, at)
+        is_shifted = any(period.shift for period in task.calendar)
+        periods = calendar.learn(task.calendar, ran) if is_shifted or not ran <= expected else task.calendar
+        if periods == task.calendar:
+            return False
+        task.fire_periods = calendar.to_json(periods)
+        return True
+
+    def note_outcomes(self, task: Task, state: PollState, found: "Found") -> None:
         missed = [MissedRun(task=task, expected_at=at, noticed_at=self.now()) for at in due.missed(state)]
         MissedRun.objects.bulk_create(missed, ignore_conflicts=True)
         ran = [copy.created_at for copy, is_scheduled in found.copies if is_scheduled]
         MissedRun.objects.filter(task=task, expected_at__in=ran).delete()
-        expected = {fire.at for fire in state.fires}
-        since = max(since, task.schedule_changed_at + due.MISSED_AFTER)
-        for at in set(ran) - expected:
-            if at > since:
-                UNEXPECTED.inc()
-                logger.error("Task %s: a run at %s is no fire of its cron expression", task.pk, at)
 
     # --- A step ------------------------------------------------------------------------------------------------------
 
@@ -220,7 +231,7 @@ class Found:
 
 
 def load_state(task: Task, *, since: datetime | None = None) -> PollState:
-    """The stored state that `due` needs: fires since an hour before the last poll, and the runs that belong to them."""
+    """The stored state that `due` needs: fires since MISSED_AFTER before the last poll, and the runs of these."""
     polled_at = task.polled_at
     since = since or (polled_at or task.created_at) - due.MISSED_AFTER
     scheduled = Run.objects.filter(task=task, is_scheduled=True, created_at__gte=since)
@@ -303,7 +314,7 @@ def needs_tag(task: Task, state: PollState, *, is_deep: bool) -> bool:
 
 
 def drop_unknown(run: Run, *, now: datetime) -> bool:
-    """Whether our copy was removed: Trigger.dev has not known the run for an hour. Until then its replicas may lag."""
+    """Whether our copy was removed: Trigger.dev has not known the run for long. Until then its replicas may lag."""
     if run.absent_at is None or now - run.absent_at < due.MISSED_AFTER:
         return False
     Run.objects.filter(pk=run.pk).delete()

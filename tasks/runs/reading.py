@@ -49,6 +49,10 @@ class EnrichedTask:
     runs_as_of: datetime | None
     upcoming: tuple[datetime, ...]
 
+    @property
+    def is_unavailable(self) -> bool:
+        return self.runs_status is RunsStatus.UNAVAILABLE
+
 
 def enrich(
     tasks: Iterable[Task], *, now: datetime, deadline: float, shared: SharedPoll | None = None

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Max
 
-from accounts.models import Account
+from accounts.events import Actor, record
+from accounts.models import Event
 from core.text import digest_of, format_timestamp
 from tasks import cron
 from tasks.cron import zones
@@ -26,8 +27,13 @@ from tasks.runs.due import RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
 from tasks.runs.single import SeenRun
 from tasks.runs.store import encode, lock_tasks, newest_of, read_copy, store
+from tasks.trigger import errors
 from tasks.trigger.types import Run
 
+STARTED_RUN = "started_run"
+REQUEST_TAG = "request:"
+# After these there certainly is no run.
+NOT_STARTED = (errors.NotSent, errors.TooManyRequests, errors.Refused)
 # The payload of a schedule names its id, and a paused task may have no schedule.
 NO_SCHEDULE = "sched_none"
 NOT_CONFIRMED = (
@@ -37,7 +43,7 @@ NOT_CONFIRMED = (
 
 
 def start(
-    task: Task, *, requested_by: Account | None = None, staff: str = "", key: str = "", at: datetime, deadline: float
+    task: Task, *, actor: Actor, key: str = "", at: datetime, deadline: float, reason: str = ""
 ) -> tuple[str, bool]:
     """The id of the run, and whether an earlier request started it.
 
@@ -45,20 +51,57 @@ def start(
     Trigger.dev did not confirm the run.
     """
     check_environment(at=at)
-    request = store_request(task, requested_by=requested_by, staff=staff, key=key, at=at)
+    request, is_new = store_request(task, actor=actor, key=key, at=at)
     if request.run_id is not None:
         return request.run_id, True
-    run_id = upstream.client().trigger_run(
+    run_id = None if is_new else find_started(request, deadline=deadline)
+    is_replayed = run_id is not None
+    try:
+        run_id = run_id or trigger(task, request, at=at, deadline=deadline)
+    except NOT_STARTED:
+        if is_new:
+            RunRequest.objects.filter(pk=request.pk, run_id=None).delete()
+        raise
+    request.run_id = run_id
+    with transaction.atomic():
+        # Two requests with one key may both get here: the second one finds that the first has stored the run.
+        lock_tasks(Task.objects.filter(pk=task.pk))
+        if not RunRequest.objects.filter(digest=request.digest, run_id=run_id).exists():
+            after = {"run_id": run_id}
+            record(STARTED_RUN, task, account_id=task.account_id, actor=actor, at=at, after=after, reason=reason)
+        # Another request with this key may have deleted it, since its own call was not sent.
+        RunRequest.objects.update_or_create(digest=request.digest, defaults=values_of(request))
+        store_started(task, run_id, at=at)
+    return run_id, is_replayed
+
+
+def values_of(request: RunRequest) -> dict[str, Any]:
+    names = ("task_id", "requested_by_id", "requested_by_staff", "requested_at", "run_id")
+    return {name: getattr(request, name) for name in names}
+
+
+def trigger(task: Task, request: RunRequest, *, at: datetime, deadline: float) -> str:
+    return upstream.client().trigger_run(
         settings.TRIGGER_TASK_IDENTIFIER,
         payload=payload(task, at=at),
-        tags=tags(task),
+        tags=[*tags(task), request_tag(request)],
         idempotency_key=request.digest,
         deadline=deadline,
     )
-    with transaction.atomic():
-        RunRequest.objects.filter(pk=request.pk).update(run_id=run_id)
-        store_started(task, run_id, at=at)
-    return run_id, False
+
+
+def find_started(request: RunRequest, *, deadline: float) -> str | None:
+    """The run of an earlier try that was not confirmed.
+
+    Trigger.dev gives a run back for its idempotency key, but forgets the key when the run fails; it keeps the tag.
+    """
+    found = upstream.client().list_runs(tag=request_tag(request), limit=1, deadline=deadline).runs
+    return found[0]["id"] if found else None
+
+
+def request_tag(request: RunRequest) -> str:
+    """It names the request, and nobody can guess it."""
+    return f"{REQUEST_TAG}{request.digest[:40]}"
 
 
 def store_started(task: Task, run_id: str, *, at: datetime) -> None:
@@ -72,17 +115,18 @@ def store_started(task: Task, run_id: str, *, at: datetime) -> None:
     Task.objects.filter(pk=task.pk).poll_soon(at=at)
 
 
-def store_request(task: Task, *, requested_by: Account | None, staff: str, key: str, at: datetime) -> RunRequest:
-    """A key belongs to its caller and this task: one tenant must never get the run of another."""
-    who = f"account {requested_by.pk}" if requested_by else f"staff {staff}"
+def store_request(task: Task, *, actor: Actor, key: str, at: datetime) -> tuple[RunRequest, bool]:
+    """And whether it is new. A key belongs to its caller and this task: one tenant never gets the run of another."""
+    is_staff = actor.kind == Event.ActorKind.STAFF
+    who = f"{actor.kind} {actor.id}"
     digest = digest_of(who, str(task.pk), key or f"once {uuid4()}")
-    values = {"task": task, "requested_by": requested_by, "requested_by_staff": staff, "requested_at": at}
+    requester = {"requested_by_staff": actor.id} if is_staff else {"requested_by_id": UUID(actor.id)}
+    values = {"task": task, "requested_at": at, **requester}
     with transaction.atomic():
         requested = Task.objects.filter(pk=task.pk)
         requested.update(run_by_hand_at=at)
         requested.poll_soon(at=at)
-        request, _ = RunRequest.objects.get_or_create(digest=digest, defaults=values)
-    return request
+        return RunRequest.objects.get_or_create(digest=digest, defaults=values)
 
 
 def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:

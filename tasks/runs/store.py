@@ -26,9 +26,8 @@ from tasks.trigger import types
 from tasks.trigger.responses import as_text
 
 # Trigger.dev's own isCompleted is false for the last two (recorded: run_get_14_EXPIRED, run_get_15_TIMED_OUT).
-FINAL = frozenset(
-    ("COMPLETED", "CANCELED", "FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT")
-)
+FAILED = frozenset(("FAILED", "CRASHED", "SYSTEM_FAILURE", "TIMED_OUT", "EXPIRED", "INTERRUPTED"))
+FINAL = FAILED | {"COMPLETED", "CANCELED"}
 # Addresses in a retrieved run, which expire.
 PRESIGNED = ("payloadPresignedUrl", "outputPresignedUrl")
 LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns", *PRESIGNED)

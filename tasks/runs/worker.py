@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connection, connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from tasks.gateway import upstream
-from tasks.models import Run, RunOwner, Task
+from tasks.models import MissedRun, Run, RunOwner, RunRequest, SyncFailure, Task
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import BATCH, MAX_CALL, Calls, Poller
 from tasks.runs.shared import SharedPoller
@@ -116,6 +117,9 @@ def in_turn(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
 def delete_old_runs(*, before: datetime) -> int:
     """In batches, so that no transaction is long. Finished runs only, the oldest first."""
     deleted = 0
+    delete_in_batches(RunRequest.objects.filter(requested_at__lt=before).order_by("requested_at"))
+    delete_in_batches(MissedRun.objects.filter(expected_at__lt=before).order_by("expected_at"))
+    delete_in_batches(SyncFailure.objects.filter(at__lt=before).order_by("at"))
     while True:
         old = Run.objects.filter(created_at__lt=before, is_final=True).order_by("created_at")
         ids = list(old.values_list("pk", flat=True)[:DELETE_BATCH])
@@ -129,6 +133,11 @@ def delete_old_runs(*, before: datetime) -> int:
             for task in showing:
                 Task.objects.filter(pk=task.pk).update(**newest_of(task))
         deleted += len(ids)
+
+
+def delete_in_batches(rows: QuerySet[Any]) -> None:
+    while batch := list(rows.values_list("pk", flat=True)[:DELETE_BATCH]):
+        rows.model._base_manager.filter(pk__in=batch).delete()
 
 
 def showing_one_of(tasks: Iterable[Task], run_ids: set[str]) -> list[Task]:

@@ -7,6 +7,7 @@ every task with the whole list of schedules: drift is settled like any pending t
 import heapq
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -178,7 +179,7 @@ class Reconciliation:
         by_id = {schedule.id: schedule for schedule in listed.schedules}
         keyless = {task_id_of(schedule): schedule for schedule in listed.schedules if schedule.key is None}
         drifted = []
-        for task in self.tasks.living().iterator(chunk_size=1000):
+        for task in self.tasks.living().in_parts():
             desired = desired_schedule(task)
             candidates = [by_key.get(desired.key), by_id.get(task.trigger_schedule_id or ""), keyless.get(task.pk)]
             schedule = next((one for one in candidates if one is not None and can_belong(desired, one)), None)
@@ -225,16 +226,21 @@ class Reconciliation:
         found, unreadable = dict[str, Schedule](), 0
         for page in self.pace.client.iter_schedule_pages(self.pace.call):
             found |= {schedule.id: schedule for schedule in page.schedules}
-            self.other_next_runs.update(
-                schedule.timezone
-                for schedule in page.schedules
-                if task_id_of(schedule) and next_runs.differs(schedule, at=self.pace.now())
-            )
+            self.compare_next_runs(page.schedules)
             unreadable += page.unreadable
             self.progress.on_progress("Reading the list", len(found), page.count)
         if not found and not unreadable:
             self.check_empty_list()
         return ListedSchedules(list(found.values()), unreadable)
+
+    def compare_next_runs(self, schedules: Iterable[Schedule]) -> None:
+        for schedule in schedules:
+            task_id = task_id_of(schedule)
+            shift = next_runs.shift_of(schedule, at=self.pace.now()) if task_id else None
+            if task_id and shift:
+                self.other_next_runs[schedule.timezone] += 1
+                if not self.is_dry:
+                    store_shift(task_id, schedule, shift)
 
     def notes_on_next_runs(self) -> list[str]:
         return [
@@ -348,3 +354,11 @@ def at_most(at: datetime | None, limit: datetime) -> datetime:
 def is_as_desired(task: Task, desired: DesiredSchedule, schedule: Schedule | None) -> bool:
     """Whether nothing has to be done, and the row has the id of the schedule, by which its runs are found."""
     return plan(desired, schedule) is Step.NOTHING and (schedule is None or schedule.id == task.trigger_schedule_id)
+
+
+def store_shift(task_id: UUID, schedule: Schedule, shift: timedelta) -> None:
+    """A task that cannot be written now is compared again in the next pass."""
+    try:
+        next_runs.store(task_id, schedule, shift)
+    except DatabaseError:
+        logger.exception("Task %s does not know yet that Trigger.dev fires it at another time", task_id)

@@ -20,10 +20,11 @@ from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from tasks import cron
 from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.gateway.environment import NotOurEnvironment, check_environment
-from tasks.models import Task
+from tasks.models import SyncFailure, Task
 from tasks.schedules import next_runs
 from tasks.schedules.planning import Step, carry_out, delete_by_key, desired_schedule, find_schedule, plan
 from tasks.trigger import errors
@@ -139,9 +140,14 @@ def settle(
 
     try:
         check_environment(at=at)
+        if claim.task.deleted_at is None:
+            # A row that is older than this check: Trigger.dev would answer 500, at each try.
+            cron.check(claim.task.schedule)
         step, schedule = act(claim.task, upstream.client(), is_first=claim.is_first, next_deadline=next_deadline)
     except (errors.Refused, errors.NotFound) as error:
         return finish_refused(claim, error)
+    except cron.CronError as error:
+        return finish_invalid(claim, str(error), refusal=str(error))
     except Exception as error:
         return finish_failed(claim, error)
     return finish_settled(claim, step, schedule)
@@ -229,6 +235,8 @@ def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: st
         if mine.update(**result, lease_token=None, lease_until=None):
             if "deep_polled_at" in result:
                 Task.objects.filter(pk=claim.task.pk).poll_soon(at=claim.now)
+            if reason and not claim.task.sync_error:
+                SyncFailure.objects.create(task=claim.task, at=claim.now, reason=reason)
             return True
         # Our request may take effect after the new holder of the lease has read the schedule.
         again = Task.objects.filter(pk=claim.task.pk)
@@ -240,18 +248,19 @@ def finish_settled(claim: Claim, step: Step, schedule: Schedule | None) -> Outco
     try:
         is_stored = finish(claim, definite=True, schedule=schedule)
         if is_stored:
-            confirm_calendar(claim)
-        if schedule is not None:
-            next_runs.differs(schedule, at=claim.now)
+            confirm_calendar(claim, schedule)
         return Outcome(OutcomeKind.SETTLED if is_stored else OutcomeKind.LEASE_LOST, step)
     except IntegrityError:
         finish(claim, definite=True, reason="Its schedule at Trigger.dev already belongs to another task.")
         return Outcome(OutcomeKind.FAILED, step)
 
 
-def confirm_calendar(claim: Claim) -> None:
+def confirm_calendar(claim: Claim, schedule: Schedule | None) -> None:
     """Trigger.dev fires by the row from now on. The runs are polled, since a fire may have come meanwhile."""
     periods = calendar.confirm(claim.task.calendar, at=claim.now)
+    shift = next_runs.shift_of(schedule, at=claim.now) if schedule is not None else None
+    if shift:
+        periods = calendar.shifted(periods, shift, at=claim.now)
     if periods == claim.task.calendar:
         return
     try:
@@ -264,15 +273,20 @@ def confirm_calendar(claim: Claim) -> None:
 
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
     """A definite no. Nothing can still take effect, though an earlier call of the same step may have succeeded."""
-    reason = error.reason if isinstance(error, errors.Refused) else ""
-    logger.warning("Task %s was refused: %s", claim.task.pk, error)
-    has_lease = finish(claim, definite=True, reason=str(error))
-    if not reason.startswith(INVALID_SCHEDULE) or not has_lease:
+    refusal = error.reason if isinstance(error, errors.Refused) else ""
+    return finish_invalid(claim, str(error), refusal=refusal if refusal.startswith(INVALID_SCHEDULE) else "")
+
+
+def finish_invalid(claim: Claim, reason: str, *, refusal: str) -> Outcome:
+    """`refusal`: what is wrong with the cron expression or the time zone; empty where it is something else."""
+    logger.warning("Task %s was refused: %s", claim.task.pk, reason)
+    has_lease = finish(claim, definite=True, reason=reason)
+    if not refusal or not has_lease:
         return Outcome(OutcomeKind.REFUSED)
     Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation).update(
         refused_generation=claim.task.generation
     )
-    return Outcome(OutcomeKind.INVALID, refusal=reason)
+    return Outcome(OutcomeKind.INVALID, refusal=refusal)
 
 
 def finish_failed(claim: Claim, error: Exception) -> Outcome:

@@ -7,6 +7,7 @@ without it, the status names are those of the published contract.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal, Protocol
 from urllib.parse import quote, urlencode
@@ -61,6 +62,12 @@ PROBES: Mapping[Route, str] = {
 ReadPage = Callable[[Callable[[float], SchedulePage]], SchedulePage]
 
 
+def has_tag(run: Run, tag: str) -> bool:
+    """Listed runs are not checked: their tags may be anything."""
+    tags: Any = run.get("tags")
+    return isinstance(tags, list) and tag in tags
+
+
 class Gate(Protocol):
     """Every call passes it. It may raise NotSent, and sees the result of the call."""
 
@@ -106,7 +113,9 @@ class TriggerClient:
         given = {name: value for name, value in filters.items() if value is not None}
         if len(given) != 1 or any(not value.strip() or "," in value for value in given.values()):
             raise ValueError(f"One schedule or one tag is needed to list runs, not {given}")
-        return self._list_runs(given, limit=limit, after=after, deadline=deadline)
+        page = self._list_runs(given, limit=limit, after=after, deadline=deadline)
+        # A list without the filter would be that of all accounts.
+        return page if tag is None else replace(page, runs=[run for run in page.runs if has_tag(run, tag)])
 
     def list_unfinished_runs(self, *, limit: int, after: str | None = None, deadline: float) -> RunPage:
         """The unfinished runs of the environment. A page can be short, or empty, and still have a next one."""
@@ -248,16 +257,15 @@ class TriggerClient:
         for left in reversed(range(TRIES)):
             try:
                 return self._exchange(prepared, deadline=deadline)
-            except (errors.NotReached, errors.Failed) as error:
-                if not left or time.monotonic() + PAUSE_BETWEEN_TRIES >= deadline:
-                    raise
-                failure = error
-                time.sleep(PAUSE_BETWEEN_TRIES)
-            except errors.NotSent:
+            except errors.TriggerError as error:
                 # The first try was sent and may have taken effect, so its error is the one to raise.
                 if failure is not None:
                     raise failure from None
-                raise
+                is_worth_it = isinstance(error, errors.NotReached | errors.Failed)
+                if not left or not is_worth_it or time.monotonic() + PAUSE_BETWEEN_TRIES >= deadline:
+                    raise
+                failure = error
+                time.sleep(PAUSE_BETWEEN_TRIES)
         raise AssertionError("unreachable")
 
     def _prepared(self, method: str, path: str, *, params: Mapping[str, str] | None = None, json: Any = None) -> Any:

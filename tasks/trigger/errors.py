@@ -45,10 +45,10 @@ class QuotaExceeded(NotSent):
 class Refused(TriggerError):
     """Trigger.dev refused the request"""
 
-    def __init__(self, detail: str, *, reason: str = "") -> None:
-        """`reason`: Trigger.dev's own words."""
+    def __init__(self, detail: str, *, reason: str = "", status: int = 0) -> None:
+        """`reason`: Trigger.dev's own words. `status`: of its answer."""
         super().__init__(detail)
-        self.reason = reason
+        self.reason, self.status = reason, status
 
 
 class NotFound(TriggerError):

@@ -53,7 +53,7 @@ def read_answer(response: requests.Response, body: bytes) -> Any:
     if status == 404 and reason:
         raise errors.NotFound(reason)
     if status in (400, 401, 403, 405, 422) and reason:
-        raise errors.Refused(f"{status}, {reason}", reason=reason)
+        raise errors.Refused(f"{status}, {reason}", reason=reason, status=status)
     if status >= 500:
         raise errors.Failed(f"{status}, {reason or content_type(response)}")
     raise errors.BrokenAnswer(f"{status}, {content_type(response)}")

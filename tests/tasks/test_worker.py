@@ -19,9 +19,9 @@ from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.management.commands import run_worker
-from tasks.models import Run, SyncStatus, Task
-from tasks.runs.worker import database_now
-from tasks.schedules.settling import settle_pending
+from tasks.models import Run, RunRequest, SyncFailure, SyncStatus, Task
+from tasks.runs.worker import database_now, delete_old_runs
+from tasks.schedules.settling import settle, settle_pending
 from tests.cast import Cast, make_task
 from tests.client import later
 from tests.services import ROOT, database_url
@@ -46,6 +46,30 @@ def test_pending_tasks_are_settled_and_refused_or_waiting_ones_are_left(cast: Ca
     assert settle_pending() == 1
     assert Task.objects.get(pk=pending.pk).sync_status is SyncStatus.IN_SYNC
     assert (settle_pending(), trigger.state.count_schedules()) == (0, 1)
+
+
+def test_the_first_failure_of_a_series_is_kept_until_it_is_old(cast: Cast, trigger: Standin) -> None:
+    task, ago = make_task(cast.alice, cast.artist, synced_generation=0), timedelta(days=9)
+    trigger.faults.add(Fault("status", status=503))
+    for _ in range(3):
+        settle(task.pk, at=timezone.now())
+    trigger.faults.clear()
+    settle(task.pk, at=timezone.now())
+    failure = task.sync_failures.get()
+    assert "503" in failure.reason
+    SyncFailure.objects.create(task=task, at=failure.at - ago, reason="Long ago")
+    delete_old_runs(before=timezone.now() - timedelta(days=5))
+    assert list(task.sync_failures.all()) == [failure]
+
+
+def test_requests_to_run_a_task_are_deleted_with_old_runs(cast: Cast) -> None:
+    task = make_task(cast.alice, cast.artist)
+    now = timezone.now()
+    for days in (1, 9):
+        at, digest = now - timedelta(days=days), str(days) * 64
+        RunRequest.objects.create(task=task, requested_by=cast.alice, requested_at=at, digest=digest)
+    delete_old_runs(before=now - timedelta(days=5))
+    assert RunRequest.objects.get().digest == "1" * 64
 
 
 def test_sync_runs_polls_each_due_task_once(cast: Cast, trigger: Standin) -> None:

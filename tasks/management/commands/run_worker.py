@@ -1,4 +1,4 @@
-"""One process for background work: it settles pending tasks and polls runs, until it gets a SIGTERM."""
+"""One process for background work: pending tasks, runs, bulk jobs and the daily work, until it gets a SIGTERM."""
 
 import logging
 import signal
@@ -14,12 +14,13 @@ from django.core.management.base import BaseCommand
 from django.db import connections
 
 from core.parent_process import exit_with_parent
+from tasks import bulk, upkeep
 from tasks.gateway import upstream
 from tasks.runs.worker import poll_due
 from tasks.schedules.settling import settle_pending
 
 # Seconds.
-SETTLE_INTERVAL, POLL_INTERVAL = 5.0, 0.5
+SETTLE_INTERVAL, POLL_INTERVAL, BULK_INTERVAL, UPKEEP_INTERVAL = 5.0, 0.5, 2.0, 60.0
 STOP_TIMEOUT = 10.0
 
 logger = logging.getLogger(__name__)
@@ -34,11 +35,16 @@ class Job:
     run: Callable[[], int]
 
 
-JOBS = (Job("settle", SETTLE_INTERVAL, settle_pending), Job("poll", POLL_INTERVAL, poll_due))
+JOBS = (
+    Job("settle", SETTLE_INTERVAL, settle_pending),
+    Job("poll", POLL_INTERVAL, poll_due),
+    Job("bulk", BULK_INTERVAL, bulk.step),
+    Job("upkeep", UPKEEP_INTERVAL, upkeep.step),
+)
 
 
 class Command(BaseCommand):
-    help = "Settle pending tasks and poll runs in the background, until SIGTERM or Ctrl-C."
+    help = "Settle tasks, poll runs, do bulk jobs and the daily work in the background, until SIGTERM or Ctrl-C."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--once", action="store_true", help="run each job once, for tests and for cron")

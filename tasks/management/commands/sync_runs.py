@@ -33,7 +33,8 @@ class Command(BaseCommand):
         if options["delete_old"]:
             counts["deleted"] = delete_old_runs(before=timezone.now() - timedelta(days=settings.RUN_RETENTION_DAYS))
         printed = json.dumps(counts) if options["json"] else ", ".join(f"{counts[name]} {name}" for name in counts)
-        self.stdout.write(printed)
+        if options["verbosity"] or options["json"] or counts["failed"]:
+            self.stdout.write(printed)
         if counts["failed"]:
             sys.exit(1)
 
@@ -49,5 +50,5 @@ class Command(BaseCommand):
         work = made(Poller)
         tasks = Task.objects.living()
         tasks.update(deep_polled_at=None)
-        shown = track(tasks.iterator(), total=tasks.count(), console=Console(stderr=True), description="Reading runs")
-        return [work.poll(task) for task in (shown if sys.stderr.isatty() else tasks.iterator())]
+        shown = track(tasks.in_parts(), total=tasks.count(), console=Console(stderr=True), description="Reading runs")
+        return [work.poll(task) for task in (shown if sys.stderr.isatty() else tasks.in_parts())]

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from types import FrameType
@@ -18,8 +18,8 @@ from django.utils import timezone
 from rich import progress
 from rich.console import Console
 
-from accounts.lookup import UnknownAccount, find_account
-from tasks import idempotency
+from accounts.lookup import LookupFailed, find_account
+from tasks import idempotency, upkeep
 from tasks.gateway import upstream
 from tasks.schedules.pacing import Pace
 from tasks.schedules.planning import Step
@@ -45,6 +45,8 @@ DONE = {
 # Seconds. A shorter wait gets no line in the log.
 SHORT_WAIT = 2.0
 MAX_PAUSE = 24 * 3600
+# Ten minutes.
+LOCK_PAUSE, LOCK_TRIES = 2.0, 300
 
 
 class Stopped(BaseException):
@@ -54,6 +56,7 @@ class Stopped(BaseException):
 class Command(BaseCommand):
     help = HELP
     sleep: Callable[[float], None] = staticmethod(time.sleep)
+    verbosity = 1
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -72,6 +75,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen = chosen_options(options)
+        self.verbosity = options["verbosity"]
         if options["watch"] is not None:
             signal.signal(signal.SIGTERM, stop)
             self.watch(chosen, pause=options["watch"], as_json=options["json"])
@@ -100,7 +104,7 @@ class Command(BaseCommand):
 
     def one_pass(self, options: Options, *, as_json: bool) -> Report | None:
         """None where another process is running one."""
-        with sync_lock() as is_locked:
+        with sync_lock(self.tries(options)) as is_locked:
             if not is_locked:
                 return None
             output = self.output(as_json=as_json)
@@ -109,8 +113,19 @@ class Command(BaseCommand):
                 report = run_pass(options, pace=pace, progress=output)
         if not options.is_dry:
             idempotency.delete_expired_keys(at=timezone.now())
+        is_whole = options.full and options.prune and options.account is None and not options.is_dry
+        if is_whole and not report.problems:
+            upkeep.remember_full_pass(at=timezone.now())
         self.print_report(report, options, as_json=as_json)
         return report
+
+    def tries(self, options: Options) -> Iterator[None]:
+        """A full pass waits until a small one has ended."""
+        for number in range(LOCK_TRIES if options.full else 0):
+            if number == 0 and self.verbosity:
+                self.stderr.write("Another sync_schedules is running. Waiting for its end.")
+            self.sleep(LOCK_PAUSE)
+            yield
 
     def output(self, *, as_json: bool) -> "LineOutput":
         if as_json:
@@ -123,7 +138,11 @@ class Command(BaseCommand):
             return
         for text in (*report.notes, *report.problems):
             self.stderr.write(text)
-        self.stdout.write(verdict(report))
+        if self.verbosity == 0 and report.status is Status.IN_SYNC:
+            return
+        last = upkeep.state()["last_full_pass"]
+        known = "" if options.full else f" The last full pass: {last}."
+        self.stdout.write(f"{verdict(report)}{known}")
 
 
 def chosen_options(options: dict[str, Any]) -> Options:
@@ -133,7 +152,7 @@ def chosen_options(options: dict[str, Any]) -> Options:
         raise CommandError(f"--watch must be from 1 to {MAX_PAUSE} seconds, not {options['watch']:g}.")
     try:
         account = find_account(options["account"]) if options["account"] else None
-    except UnknownAccount as error:
+    except LookupFailed as error:
         raise CommandError(str(error)) from None
     return Options(options["full"], options["prune"], options["dry_run"], options["yes"], account)
 
@@ -185,15 +204,17 @@ class LineOutput(Progress):
 
     def __init__(self, command: Command) -> None:
         self.stdout, self.stderr, self.sleep = command.stdout, command.stderr, command.sleep
+        self.verbosity = command.verbosity
 
     def shown(self) -> AbstractContextManager[object]:
         return nullcontext()
 
     def on_change(self, change: Change) -> None:
-        self.stdout.write(line(change))
+        if self.verbosity or change.result is not Result.DONE:
+            self.stdout.write(line(change))
 
     def wait(self, seconds: float, why: str) -> None:
-        if seconds >= SHORT_WAIT:
+        if seconds >= SHORT_WAIT and self.verbosity:
             self.stderr.write(f"Waiting {seconds:.0f} s {why}.")
         self.sleep(seconds)
 

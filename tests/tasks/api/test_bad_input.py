@@ -28,7 +28,7 @@ INVALID_VALUES = [
     "1_0",
     "%D9%A1",  # an Arabic digit
     "-1",
-    "0",
+    "00",
     "101",
     "1e1",
     "+1",

@@ -56,6 +56,7 @@ def test_a_task_has_all_its_fields(alice_api: ContractClient, cast: Cast) -> Non
         "sync_status": "in_sync",
         "recent_runs": [],
         "runs_status": "fresh",
+        "trigger_lookup_failed": False,
         "upcoming": [],
     }
 
@@ -162,6 +163,7 @@ def test_with_trigger_failing_and_an_empty_cache_the_runs_are_unavailable(
     trigger.faults.add(fault)
     (task,) = list_tasks(alice_api)
     assert (task["recent_runs"], task["runs_status"], task["runs_as_of"]) == ([], "unavailable", None)
+    assert task["trigger_lookup_failed"]
     assert len(task["upcoming"]) == 10
 
 

@@ -33,7 +33,35 @@ def test_the_next_times_in_utc_and_local_time_across_the_end_of_daylight_saving_
             {"utc": "2026-10-25T08:30:00.000Z", "local": "2026-10-25T09:30:00+01:00"},
             {"utc": "2026-10-26T08:30:00.000Z", "local": "2026-10-26T09:30:00+01:00"},
         ],
+        "warnings": [],
     }
+
+
+@time_machine.travel("2026-07-01 12:00:00Z", tick=False)
+@pytest.mark.parametrize(
+    ("zone", "local", "warning"),
+    [
+        ("EST", "2026-07-01T09:30:00-05:00", "The time zone EST is UTC-05:00 all year, in summer too."),
+        ("Etc/GMT+5", "2026-07-01T09:30:00-05:00", "The time zone Etc/GMT+5 is UTC-05:00 all year"),
+        ("Etc/GMT-14", "2026-07-02T09:30:00+14:00", "The time zone Etc/GMT-14 is UTC+14:00 all year"),
+        ("EST5EDT", "2026-07-01T09:30:00-04:00", None),
+        ("UTC", "2026-07-02T09:30:00+00:00", None),
+    ],
+)
+def test_a_zone_without_summer_time_has_a_warning(
+    alice_api: ContractClient, zone: str, local: str, warning: str | None
+) -> None:
+    body = get_preview(alice_api, schedule="30 9 * * *", timezone=zone, count=1).json()
+    assert body["upcoming"][0]["local"] == local
+    assert [text[: len(warning or "")] for text in body["warnings"]] == ([warning] if warning else [])
+
+
+def test_a_schedule_too_rare_to_find_all_wanted_times_says_so(alice_api: ContractClient) -> None:
+    body = get_preview(alice_api, schedule="0 0 15 2 1#5", count=100).json()
+    assert len(body["upcoming"]) < 10
+    assert body["warnings"] == [
+        f"The schedule is so rare that the search ended after {len(body['upcoming'])} of 100 times."
+    ]
 
 
 @pytest.mark.parametrize(("count", "expected"), [(None, 10), ("1", 1), ("100", 100)])
@@ -83,7 +111,7 @@ def test_preview_and_create_reject_an_invalid_schedule_or_time_zone_with_the_sam
     assert (preview.status_code, preview.json()) == (400, create.json())
 
 
-@pytest.mark.parametrize("schedule", ["0 *,* * * *", "0 9 * * *,*", "*,*,47-53 *,*/2,3-5 */2 */40,* */2"])
+@pytest.mark.parametrize("schedule", ["0 9 15,L * *", "0 9 */2 * *", "*,*,47-53 *,*/2,3-5 */2 */40,* */2"])
 def test_a_cron_expression_without_a_description_is_shown_unchanged(
     alice_api: ContractClient, cast: Cast, admin_client: Client, schedule: str
 ) -> None:

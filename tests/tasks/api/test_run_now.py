@@ -1,5 +1,6 @@
 """POST /api/tasks/runs: runs a task now, outside its schedule, and records who requested the run."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from pytest_django import Settings
 from accounts.models import Membership
 from core.text import format_timestamp
 from demo.standin.faults import Fault
+from demo.standin.messages import Request
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks import cron
@@ -50,7 +52,8 @@ def test_the_response_shows_the_run_with_the_payload_of_a_scheduled_run(
     run = started_run(post_run(alice_api, task))
     payload, at = run["payload"], RunRequest.objects.get().requested_at
     assert (run["status"], run["taskIdentifier"]) == ("QUEUED", "customer-prompt-task")
-    assert run["tags"] == [f"account:{cast.alice.pk}", f"task:{task.pk}"]
+    request_tag = run_now.request_tag(RunRequest.objects.get())
+    assert run["tags"] == [f"account:{cast.alice.pk}", request_tag, f"task:{task.pk}"]
     assert payload == {
         "scheduleId": "sched_alices",
         "type": "IMPERATIVE",
@@ -234,6 +237,71 @@ def test_a_retry_with_the_same_idempotency_key_finds_the_run_started_before_a_co
     run = started_run(post_run(alice_api, task, "once"))
     assert len(get_only_task(alice_api)["recent_runs"]) == 1
     assert RunRequest.objects.get().run_id == run["id"]
+
+
+def test_a_retry_finds_the_unconfirmed_run_that_has_failed_meanwhile(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    """Trigger.dev forgets the idempotency key of a run that fails."""
+    trigger.faults.add(Fault("reset", method="POST"))
+    post_run(alice_api, task, "once")
+    (unconfirmed,) = trigger.state.newest_runs(schedule_ids=[], tags=[f"task:{task.pk}"], since=0.0)
+    trigger.state.remove_run(unconfirmed.id)
+    trigger.state.add_run(replace(unconfirmed, stuck_as="COMPLETED_WITH_ERRORS"))
+    trigger.faults.clear()
+    trigger.asked.clear()
+    response = post_run(alice_api, task, "once")
+    assert (started_run(response)["id"], response["Idempotent-Replayed"]) == (unconfirmed.id, "true")
+    assert trigger.asked[TRIGGER_ROUTE] == 0
+    assert started_run(post_run(alice_api, task, "once"))["id"] == unconfirmed.id
+
+
+def test_a_run_with_the_tag_of_no_request_is_never_taken_for_the_unconfirmed_one(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    """Should a server ignore the filter, as Trigger.dev does with an empty one."""
+    trigger.faults.add(Fault("reset", method="POST", times=1))
+    post_run(alice_api, task, "once")
+    (unconfirmed,) = trigger.state.newest_runs(schedule_ids=[], tags=[f"task:{task.pk}"], since=0.0)
+    trigger.state.add_run(StandinRun("customer-prompt-task", trigger.state.now + 1, tags=["account:x"]))
+    trigger.state.ignores_tags = True
+    assert started_run(post_run(alice_api, task, "once"))["id"] == unconfirmed.id
+
+
+def test_a_second_try_that_is_refused_does_not_hide_that_the_first_may_have_started_a_run(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    trigger.faults.add(Fault("reset", method="POST", times=1))
+    trigger.faults.add(Fault("rate_limit", method="POST", seconds=1, times=1))
+    assert "same Idempotency-Key" in post_run(alice_api, task, "once").json()["error"]
+    assert RunRequest.objects.count() == 1
+
+
+def test_a_run_is_remembered_also_where_another_request_has_deleted_the_row(
+    alice_api: ContractClient, task: Task, trigger: Standin
+) -> None:
+    """The other one had the same key, and its call was not sent."""
+
+    def delete_row(request: Request) -> None:
+        if request.method == "POST":
+            RunRequest.objects.all().delete()
+
+    trigger.after = delete_row
+    run = started_run(post_run(alice_api, task, "once"))
+    assert RunRequest.objects.get().run_id == run["id"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kept"),
+    [(Fault("rate_limit", seconds=9), 0), (Fault("status", status=422), 0), (Fault("reset"), 1), (Fault("status"), 1)],
+    ids=["429", "refused", "reset", "500"],
+)
+def test_a_request_is_kept_only_where_a_run_may_have_been_started(
+    alice_api: ContractClient, task: Task, trigger: Standin, fault: Fault, kept: int
+) -> None:
+    trigger.faults.add(replace(fault, method="POST"))
+    assert post_run(alice_api, task).status_code == 500
+    assert RunRequest.objects.count() == kept
 
 
 def test_a_started_run_that_cannot_be_retrieved_yet_is_shown_as_queued_and_stale(

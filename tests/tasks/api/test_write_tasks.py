@@ -18,7 +18,7 @@ from demo.standin.state import StandinSchedule
 from recoup.wsgi import with_length
 from tasks import writes
 from tasks.models import Task
-from tests.cast import Cast, make_key, make_task
+from tests.cast import TESTER, Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 
 PATH = "/api/tasks"
@@ -65,6 +65,21 @@ def schedule_of(trigger: Standin, task: Any) -> StandinSchedule:
 
 
 # --- Creating --------------------------------------------------------------------------------------------------------
+
+
+def test_a_write_warns_of_a_time_zone_without_summer_time(alice_api: ContractClient, cast: Cast) -> None:
+    body = send_request(alice_api, "POST", task_body(cast, timezone="EST")).json()
+    assert [text[:40] for text in body["warnings"]] == ["The time zone EST is UTC-05:00 all year,"]
+    task = body["tasks"][0]
+    changed = send_request(alice_api, "PATCH", {"id": task["id"], "title": "new"}).json()
+    assert changed["warnings"] == body["warnings"]
+    assert "warnings" not in send_request(alice_api, "PATCH", {"id": task["id"], "timezone": "America/New_York"}).json()
+
+
+def test_a_long_name_of_an_unknown_field_is_cut_in_the_answer(alice_api: ContractClient, cast: Cast) -> None:
+    response = send_request(alice_api, "POST", task_body(cast, **{"x" * 500_000: 1}))
+    assert (response.status_code, len(response.content) < 600) == (400, True)
+    assert response.json()["missing_fields"] == ["x" * 60 + "…"]
 
 
 def test_creating_a_task_creates_its_schedule(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
@@ -463,9 +478,85 @@ INVALID_BODIES = [
     b'{"title": NaN}',
     b'{"title": Infinity}',
     b'{"title": "\xff"}',
-    b"\xef\xbb\xbf{}",
+    b"\xff{}",
     b"title=x",
+    b'{"title": ' + b"9" * 5000 + b"}",
 ]
+
+
+BODIES_OF_OTHERS = [
+    (b"title=x&prompt=y", {"content_type": "application/x-www-form-urlencoded"}, "is a form (application/x-www-form"),
+    (b"--x--", {"content_type": "multipart/form-data; boundary=x"}, "is a form (multipart/form-data). Send JSON"),
+    (b"\x1f\x8b\x08\x00", {}, "is compressed (gzip). Send it as it is."),
+    (b"\x28\xb5\x2f\xfd", {"HTTP_CONTENT_ENCODING": "zstd"}, "is compressed (zstd)"),
+    (b'{"title": ' + b"9" * 5000 + b"}", {}, "a number has 5000 digits, and at most 1000 are read"),
+]
+
+
+@pytest.mark.parametrize(("raw", "headers", "words"), BODIES_OF_OTHERS, ids=[case[2][:30] for case in BODIES_OF_OTHERS])
+def test_a_body_that_is_no_json_is_told_what_it_is(
+    alice_api: ContractClient, raw: bytes, headers: dict[str, str], words: str
+) -> None:
+    response = alice_api.generic("POST", "/api/tasks", raw, **{"content_type": "application/json", **headers})  # type: ignore[arg-type]
+    assert response.status_code == 400
+    assert words in response.json()["message"]
+    assert "sys." not in response.json()["message"]
+
+
+def test_a_byte_order_mark_before_the_body_does_no_harm(alice_api: ContractClient, cast: Cast) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(task_body(cast)).encode()
+    assert send_request(alice_api, "POST", body).status_code == 200
+
+
+def test_all_that_is_wrong_with_a_body_is_said_at_once(alice_api: ContractClient, trigger: Standin) -> None:
+    response = send_request(alice_api, "POST", {"colour": "red", "title": 5, "schedule": "0 9 * *"})
+    body = response.json()
+    assert (response.status_code, body["missing_fields"], trigger.asked["all"]) == (400, ["colour"], 0)
+    for words in ("'colour' is not", "title must be a string.", "prompt is required.", "and this one has 4:"):
+        assert words in body["message"]
+
+
+INVISIBLE = ["", " \t", "\u200b\u200b", "\u2060 \ufeff", "\u3164", "\u2800", "\x07", "\u202e"]
+
+
+@pytest.mark.parametrize("field", ["title", "prompt"])
+@pytest.mark.parametrize("text", INVISIBLE, ids=ascii)
+def test_a_text_of_which_nothing_can_be_seen_is_refused(
+    alice_api: ContractClient, cast: Cast, field: str, text: str
+) -> None:
+    response = send_request(alice_api, "POST", {**task_body(cast), field: text})
+    assert (response.status_code, response.json()["missing_fields"]) == (400, [field])
+
+
+def test_control_characters_are_refused_in_a_title_and_do_no_harm_in_a_prompt(
+    alice_api: ContractClient, cast: Cast
+) -> None:
+    assert send_request(alice_api, "POST", {**task_body(cast), "title": "a\x1b[0mb"}).status_code == 400
+    harmless = {"title": "Zwei\nZeilen 👩\u200d🎤", "prompt": "Page 1\x0cPage 2"}
+    response = send_request(alice_api, "POST", {**task_body(cast), **harmless})
+    assert {name: response.json()["tasks"][0][name] for name in harmless} == harmless
+
+
+def test_a_task_can_be_created_paused(alice_api: ContractClient, cast: Cast, trigger: Standin) -> None:
+    response = send_request(alice_api, "POST", {**task_body(cast), "enabled": False})
+    (task,) = response.json()["tasks"]
+    assert (task["enabled"], task["upcoming"], task["sync_status"]) == (False, [], "in_sync")
+    assert not [schedule for schedule in trigger.state.schedules() if schedule.active]
+    send_request(alice_api, "PATCH", {"id": task["id"], "enabled": True})
+    assert [schedule.active for schedule in trigger.state.schedules()] == [True]
+
+
+@pytest.mark.parametrize(("path", "place"), [("nonsense", "tasks?id"), ("runs/run_x", "tasks/runs?runId")])
+def test_an_id_in_the_path_is_told_where_it_belongs(alice_api: ContractClient, path: str, place: str) -> None:
+    response = alice_api.get(f"/api/tasks/{path}")
+    assert response.status_code == 404
+    assert response.json()["message"].endswith(f"For one of them: /api/{place}=...")
+
+
+def test_another_method_is_told_which_ones_there_are(alice_api: ContractClient, cast: Cast) -> None:
+    response = send_request(alice_api, "PUT", task_body(cast))
+    assert response.status_code == 405
+    assert "Allowed methods: GET, POST, PATCH, DELETE" in response.json()["message"]
 
 
 @pytest.mark.parametrize("raw", INVALID_BODIES, ids=lambda raw: raw[:16].decode(errors="replace"))
@@ -496,9 +587,9 @@ def test_an_update_of_a_task_that_was_deleted_concurrently_writes_nothing(
     alice_api: ContractClient, cast: Cast
 ) -> None:
     task = make_task(cast.alice, cast.artist)
-    writes.delete_task(task, at=timezone.now())
+    writes.delete_task(task, actor=TESTER, at=timezone.now())
     with pytest.raises(writes.TaskGone):
-        writes.update_task(task, {"title": "secret", "prompt": "secret"}, at=timezone.now())
+        writes.update_task(task, {"title": "secret", "prompt": "secret"}, actor=TESTER, at=timezone.now())
     assert Task.objects.get().title == ""
 
 

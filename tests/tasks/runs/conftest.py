@@ -7,14 +7,14 @@ import pytest
 from django.db import connections
 from rest_framework.test import APIClient
 
+from core.schema import document
 from tests.cast import Cast, make_key
-from tests.contract.validation import generated
 
 
 @pytest.fixture
 def crowd(transactional_db: None, cast: Cast) -> Iterator[list[APIClient]]:
     """Eight clients of Alice."""
-    generated()  # not in several threads at once: drf-spectacular is not thread-safe
+    document()  # not in several threads at once: drf-spectacular is not thread-safe
     clients = [APIClient(raise_request_exception=False) for _ in range(8)]
     for client in clients:
         client.credentials(HTTP_X_API_KEY=make_key(cast.alice))

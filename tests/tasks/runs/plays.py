@@ -25,6 +25,7 @@ from django.db import transaction
 from django.db.models import F, Min
 from django.utils import timezone
 
+from accounts.events import account_actor
 from demo.standin import run_json, schedules
 from demo.standin.faults import Fault
 from demo.standin.messages import Request
@@ -44,7 +45,7 @@ from tasks.schedules import settling
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.responses import read_answer
-from tests.cast import Cast
+from tests.cast import TESTER, Cast
 from tests.conftest import TRIGGER_KEY, TRIGGER_URL
 
 BEGIN = datetime(2026, 11, 24, 11, 58, tzinfo=UTC)
@@ -223,7 +224,7 @@ class Play:
         if is_lost:
             self.trigger.faults.add(Fault("reset", method="POST", path="*/trigger", times=2))
         with suppress(errors.TriggerError):
-            run_now.start(task, requested_by=self.cast.alice, at=self.now, deadline=time.monotonic() + 1000)
+            run_now.start(task, actor=account_actor(self.cast.alice), at=self.now, deadline=time.monotonic() + 1000)
         self.trigger.faults.clear()
         for run in self.trigger.state.newest_runs(schedule_ids=[], tags=[f"task:{task_id}"], since=0.0):
             if run.ends_after == 10.0:
@@ -247,13 +248,13 @@ class Play:
         )
         if task.enabled is False:
             changes = {"enabled": True}
-        writes.update_task(task, changes, at=self.now)
+        writes.update_task(task, changes, actor=TESTER, at=self.now)
         self.trigger.faults.clear()
 
     def delete(self, task_id: UUID) -> None:
         task = Task.objects.living().filter(pk=task_id).first()
         if task is not None:
-            writes.delete_task(task, at=self.now)
+            writes.delete_task(task, actor=TESTER, at=self.now)
 
     def lose_schedule(self, task_id: UUID) -> None:
         """Somebody deletes the schedule at Trigger.dev, and it is made again: its runs are in no list any more."""
@@ -374,7 +375,7 @@ class Play:
                 "account_id": self.cast.alice.pk,
                 "artist_account_id": self.cast.artist.pk,
             }
-            self.plan_events(writes.create_task(fields, at=self.now))
+            self.plan_events(writes.create_task(fields, actor=TESTER, at=self.now))
         for _ in range(r.choice((1, 2, 3))):
             self.at(r.uniform(0, 2), self.process)
         for action in (self.engine, self.settle, self.reader):

@@ -36,10 +36,10 @@ RUNNING = (Unfinished(stored_at=after(1), created_at=NINE),)
         (12, {}, True, 30),
         (60, {}, True, 120),
         (120, {}, True, 420),
-        (3500, {}, True, 3600),
+        (4100, {}, True, 4200),
         (-100, {}, False, 480),
         (480, {}, False, 1380),
-        (3000, {}, False, 3600),
+        (4000, {}, False, 4200),
         # Nothing is expected before the deep poll.
         (60, RAN, True, 60 + 6 * 3600 * 0.875),
         (60, RAN, False, 60 + 6 * 3600 * 0.875),
@@ -127,9 +127,9 @@ def test_a_task_that_was_never_polled_is_not_fresh() -> None:
     [
         (30, {}, Outcome.UNKNOWN),
         (60, {}, Outcome.LATE),
-        (3599, {}, Outcome.LATE),
-        (3600, {}, Outcome.MISSED),
-        (3600, RAN, Outcome.RAN),
+        (4199, {}, Outcome.LATE),
+        (4200, {}, Outcome.MISSED),
+        (4200, RAN, Outcome.RAN),
     ],
 )
 def test_the_outcome_of_a_fire(polled: float, fields: dict[str, Any], expected: Outcome) -> None:

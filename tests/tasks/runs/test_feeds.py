@@ -52,7 +52,9 @@ def test_an_account_is_asked_for_when_it_is_first_watched_and_every_five_minutes
     assert 600 / 8 <= trigger.asked["all"] - own <= 600 / 4
 
 
-def test_whatever_the_limit_a_hundred_runs_are_read_once(alice_api: ContractClient, trigger: Standin) -> None:
+def test_whatever_the_limit_a_hundred_runs_are_read_once(
+    alice_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
+) -> None:
     for limit in range(1, 101):
         alice_api.get(PATH, {"limit": str(limit)})
     assert trigger.asked["all"] == 1

@@ -61,6 +61,11 @@ def test_what_has_not_changed_is_an_empty_304_with_its_tag(
     ("header", "status"),
     [
         ("{etag}", 304),
+        # As proxies that compress the answer change it.
+        ('{cut}-gzip"', 304),
+        ('{cut};br"', 304),
+        ('{cut}-other"', 200),
+        ("-" * 30_000 + "{etag}", 200),
         ('"other", {etag}', 304),
         ("*", 304),
         ("{strong}", 304),
@@ -76,7 +81,7 @@ def test_a_tag_may_stand_in_a_list_and_garbage_is_none(
     alice_api: ContractClient, task: Task, header: str, status: int
 ) -> None:
     etag = alice_api.get(TASKS)["ETag"]
-    sent = header.format(etag=etag, strong=etag.removeprefix("W/"))
+    sent = header.format(etag=etag, strong=etag.removeprefix("W/"), cut=etag.removesuffix('"'))
     assert again(alice_api, TASKS, sent).status_code == status
 
 

@@ -9,6 +9,7 @@ import pytest
 import time_machine
 from django.utils import timezone
 
+from accounts.events import account_actor
 from demo.standin.faults import Fault
 from demo.standin.messages import Request
 from demo.standin.standin import Standin
@@ -17,13 +18,13 @@ from tasks import writes
 from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, RunOwner, RunRequest, SharedPoll, Task
-from tasks.runs import reading, run_now
+from tasks.runs import due, reading, run_now
 from tasks.runs.polling import LEASE, Poller
 from tasks.runs.shared import SharedPoller
 from tasks.runs.store import read_copies, store, store_listed
 from tasks.runs.worker import delete_old_runs, in_turn, made
 from tasks.trigger import types
-from tests.cast import Cast, make_task
+from tests.cast import TESTER, Cast, make_task
 
 LIST = "GET /api/v1/runs"
 RETRIEVE = "GET /api/v3/runs/{id}"
@@ -200,10 +201,10 @@ def test_an_unfinished_run_is_polled_every_two_seconds_until_it_is_final(
     assert due_after(polled) > 3600
 
 
-def test_a_certain_fire_without_a_run_is_missed_after_an_hour_and_no_longer_when_its_run_comes(
+def test_a_certain_fire_without_a_run_is_missed_in_time_and_no_longer_when_its_run_comes(
     task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
 ) -> None:
-    clock.shift(3601)
+    clock.shift(due.MISSED_AFTER.total_seconds() + 1)
     poll(work, task)
     assert MissedRun.objects.get().expected_at == NOON
     add_run(trigger, ends_after=5)
@@ -225,6 +226,32 @@ def test_a_run_outside_the_schedule_is_counted_as_unexpected(
     add_run(trigger, at=NOON - timedelta(seconds=90))
     poll(work, task)
     assert "is no fire of its cron expression" in caplog.text
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_other_rules_for_a_time_zone_never_make_a_missed_run(
+    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller, hours: int
+) -> None:
+    """Trigger.dev fires an hour later or earlier than we compute, and every poll that is due is made."""
+    Task.objects.update(next_poll_at=NOON)
+    shift = timedelta(hours=hours)
+    to_come = [NOON + timedelta(days=day) + shift for day in range(3)]
+    while (next_poll := Task.objects.get().next_poll_at or NOON) < NOON + timedelta(days=2, hours=5):
+        if to_come and to_come[0] <= next_poll:
+            clock.move_to(max(to_come[0], NOON))
+            add_run(trigger, at=to_come.pop(0), ends_after=5)
+            continue
+        clock.move_to(max(next_poll, timezone.now()))
+        poll(work, task)
+        assert not MissedRun.objects.exists()
+    assert not to_come
+    fires = calendar.fires(Task.objects.get().calendar, since=NOON, until=NOON + timedelta(hours=22))
+    assert [(fire.at, fire.is_certain) for fire in fires[:1]] == [(NOON, False)]
+    noon = NOON + timedelta(days=3)
+    add_run(trigger, at=noon, ends_after=5)
+    clock.move_to(noon + timedelta(seconds=30))
+    poll(work, task)
+    assert all(period.shift == 0 for period in Task.objects.get().calendar), "it fires at our time again"
 
 
 # --- Lost, late and contradicting answers ----------------------------------------------------------------------------
@@ -346,7 +373,7 @@ def test_watched_tasks_are_claimed_first_and_unwatched_ones_are_not_starved(cast
 
 
 def test_a_deleted_task_is_never_due(task: Task, trigger: Standin, work: Poller) -> None:
-    writes.delete_task(task, at=timezone.now())
+    writes.delete_task(task, actor=TESTER, at=timezone.now())
     assert Task.objects.get().next_poll_at is None
     assert work.claim() == []
 
@@ -354,7 +381,7 @@ def test_a_deleted_task_is_never_due(task: Task, trigger: Standin, work: Poller)
 def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(task: Task, trigger: Standin, work: Poller) -> None:
     def delete(request: Request) -> None:
         trigger.before = lambda request: None
-        writes.delete_task(task, at=timezone.now())
+        writes.delete_task(task, actor=TESTER, at=timezone.now())
 
     trigger.before = delete
     polled = poll(work, task)
@@ -376,9 +403,9 @@ def test_a_changed_title_leaves_the_next_poll_as_it_is_and_a_changed_schedule_do
     task: Task, trigger: Standin, work: Poller
 ) -> None:
     Task.objects.update(next_poll_at=NOON + timedelta(hours=5), quiet_until=NOON + timedelta(hours=5))
-    writes.update_task(task, {"title": "New"}, at=timezone.now())
+    writes.update_task(task, {"title": "New"}, actor=TESTER, at=timezone.now())
     assert due_after(Task.objects.get()) == 5 * 3600
-    writes.update_task(task, {"schedule": "30 12 * * *"}, at=timezone.now())
+    writes.update_task(task, {"schedule": "30 12 * * *"}, actor=TESTER, at=timezone.now())
     row = Task.objects.get()
     assert (due_after(row), row.quiet_until) == (0, NOON)
     assert [period.schedule for period in row.calendar] == [DAILY, "30 12 * * *"]
@@ -459,7 +486,7 @@ def test_a_started_run_is_stored_before_trigger_lists_it_and_its_answer_replaces
 ) -> None:
     Task.objects.update(next_poll_at=NOON + timedelta(hours=5))
     deadline = upstream.deadline_from_now()
-    run_id, _ = run_now.start(task, requested_by=cast.alice, at=timezone.now(), deadline=deadline)
+    run_id, _ = run_now.start(task, actor=account_actor(cast.alice), at=timezone.now(), deadline=deadline)
     row = Task.objects.get()
     assert (Run.objects.get().pk, row.last_run_status, due_after(row)) == (run_id, "QUEUED", 0)
     clock.shift(15)

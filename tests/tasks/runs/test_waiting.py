@@ -15,6 +15,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from accounts.models import ApiKey, Membership
+from core.schema import document
 from demo.standin.faults import Fault
 from demo.standin.messages import Request
 from demo.standin.standin import Standin
@@ -24,7 +25,6 @@ from tasks.runs import background
 from tasks.runs.waiting import Waiter, Waiting, has_left, wait_for_change, waiting
 from tests.cast import Cast, make_key
 from tests.client import ContractClient, wait_until, with_key
-from tests.contract.validation import generated
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PATH = "/api/tasks/runs"
@@ -40,7 +40,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 @pytest.fixture
 def run(cast: Cast, trigger: Standin, clock: time_machine.Traveller) -> StandinRun:
     """It executes, and is finished a minute from now."""
-    generated()  # not in several threads at once, which drf-spectacular does not bear
+    document()  # not in several threads at once, which drf-spectacular does not bear
     tags = [f"account:{cast.alice.pk}"]
     return trigger.state.add_run(StandinRun("t", trigger.state.now - 60, tags=tags, starts_after=0, ends_after=120))
 
@@ -234,7 +234,7 @@ def test_credential_and_access_are_checked_again(
 def test_a_run_that_vanishes_while_one_waits_is_a_404_after_the_wait(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    generated()
+    document()
     tags = [f"account:{cast.alice.pk}"]
     run = trigger.state.add_run(StandinRun("t", trigger.state.now - 600, tags=tags, stuck_as="EXECUTING"))
     asking = Asking(alice_api, run, wait="1")
@@ -259,7 +259,7 @@ def test_a_run_of_nobody_is_answered_at_once(
     dora_api: ContractClient, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
     """No poll follows it: only an admin may see it."""
-    generated()
+    document()
     run = trigger.state.add_run(StandinRun("t", trigger.state.now - 60, stuck_as="EXECUTING"))
     response = dora_api.get(PATH, {"runId": run.id, "wait": "25"})
     assert (status_of(response), response["Retry-After"]) == ("EXECUTING", "2")

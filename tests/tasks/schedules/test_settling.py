@@ -33,7 +33,7 @@ from tasks.schedules.planning import DesiredSchedule, Step, plan
 from tasks.trigger import errors
 from tasks.trigger.client import PROBES
 from tasks.trigger.types import Schedule
-from tests.cast import Cast, make_task
+from tests.cast import TESTER, Cast, make_task
 
 ACTIVE = DesiredSchedule("k", "t", "0 9 * * *", "UTC", "e", active=True, exists=True)
 PAUSED = replace(ACTIVE, active=False)
@@ -412,7 +412,7 @@ def test_another_trigger_environment_is_refused_until_an_operator_accepts_it(
     assert ours is not None
     assert former is not None, "a schedule with another key belongs to another copy of the database"
     assert (ours.cron, Task.objects.get().trigger_schedule_id) == (row.schedule, ours.id)
-    writes.delete_task(row, at=world.at)
+    writes.delete_task(row, actor=TESTER, at=world.at)
     assert trigger.state.schedule(former.id) is not None
 
 
@@ -423,6 +423,20 @@ def test_a_trigger_key_other_than_production_needs_a_namespace(
     world.settle()
     assert trigger.asked["all"] == 0
     assert "TRIGGER_NAMESPACE must be set" in Task.objects.get().sync_error
+
+
+@pytest.mark.parametrize("schedule", ["0 9 * * 07", ", * * * *", "0 9 * * L"])
+def test_a_stored_schedule_that_breaks_trigger_is_refused_without_a_call(
+    world: World, trigger: Standin, schedule: str
+) -> None:
+    """From before it was refused: it was pending for ever, and each sync failed."""
+    Task.objects.update(schedule=schedule)
+    world.settle()
+    row = Task.objects.get()
+    assert (row.sync_status, trigger.asked["all"]) == (SyncStatus.REFUSED, 0)
+    assert row.sync_error.startswith("The ")
+    writes.delete_task(row, actor=TESTER, at=world.at)
+    assert Task.objects.get().sync_status is SyncStatus.IN_SYNC
 
 
 def test_a_schedule_id_of_another_task_leaves_this_task_pending(cast: Cast, world: World) -> None:

@@ -34,6 +34,7 @@ from tasks.schedules.settling import claim_task
 from tasks.schedules.sync_lock import sync_lock
 from tests.cast import Cast, make_task
 
+NEVER = " The last full pass: never."
 FULL = Options(full=True)
 PRUNE = Options(full=True, prune=True)
 TASK = "customer-prompt-task"
@@ -108,7 +109,11 @@ def test_next_runs_that_are_not_ours_are_noted_by_time_zone(task: Task, trigger:
     schedule = held_schedule(trigger, task)
     schedule.next_fire = (schedule.next_fire or 0) + 3600
     trigger.state.put_schedule(schedule)
+    before = Task.objects.values().get()
+    assert len(run(replace(FULL, is_dry=True)).notes) == 1
+    assert Task.objects.values().get() == before, "a dry run changes nothing"
     (note,) = run().notes
+    assert Task.objects.get().calendar[-1].shift == 3600
     assert note.startswith("Trigger.dev computes another next run than we do for 1 schedule(s) in the time zone UTC")
 
 
@@ -575,8 +580,8 @@ def run_command(*arguments: str) -> tuple[int, str, str]:
 def test_exit_statuses_of_the_command(cast: Cast, trigger: Standin) -> None:
     make_task(cast.alice, cast.artist, synced_generation=0)
     assert run_command("--dry-run")[0] == 2
-    assert run_command() == (0, output_line(Step.CREATE) + "In sync: 1 task, 1 done.\n", "")
-    assert run_command() == (0, "In sync: 1 task.\n", "")
+    assert run_command() == (0, output_line(Step.CREATE) + f"In sync: 1 task, 1 done.{NEVER}\n", "")
+    assert run_command() == (0, f"In sync: 1 task.{NEVER}\n", "")
     trigger.faults.add(Fault("status", status=401, message="Invalid or Missing API Key"))
     status, output, errors = run_command("--full")
     assert (status, output) == (1, "Not in sync: 1 task.\n")

@@ -57,8 +57,25 @@ def test_a_recorded_list_of_runs_is_returned_unchanged(
 ) -> None:
     replay(mock_http, name)
     body = recordings.recording(name)["response"]["body"]
-    page = client.list_runs(tag="account:x", limit=20, deadline=near_deadline())
+    page = client.list_runs(schedule_id="sched_x", limit=20, deadline=near_deadline())
     assert (page.runs, page.next) == (body["data"], body["pagination"].get("next"))
+
+
+def test_a_list_by_tag_holds_no_run_without_the_tag(client: TriggerClient, mock_http: responses.RequestsMock) -> None:
+    found: tuple[Any, ...] = (
+        ["account:x"],
+        ["a", "account:x"],
+        [],
+        None,
+        "account:x",
+        ["account:xy"],
+        {"account:x": 1},
+        5,
+    )
+    items = [{**RUN, "id": f"run_{number}", "tags": tags} for number, tags in enumerate(found)]
+    mock_http.get(f"{URL}/api/v1/runs", json={"data": items, "pagination": {"next": "more"}})
+    page = client.list_runs(tag="account:x", limit=20, deadline=near_deadline())
+    assert ([run["id"] for run in page.runs], page.next) == (["run_0", "run_1"], "more")
 
 
 RECORDED_SCHEDULES = [
