@@ -24,7 +24,7 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402  Django must be set up first
 
-from bench import data, growth, long_polling  # noqa: E402
+from bench import data, growth, long_polling, slow_readers  # noqa: E402
 from bench.processes import Client, ServiceProcess, StandinProcess  # noqa: E402
 
 LATENCY = 0.05
@@ -183,7 +183,9 @@ def main() -> None:
     with processes() as (service, standin):
         rows = measure(service, standin)
         memory = service.peak_memory()
-        long_polling_rows = long_polling.main({**os.environ, "STANDIN_FOLDER": str(FOLDER / "standin")}, standin)
+        environment = {**os.environ, "STANDIN_FOLDER": str(FOLDER / "standin")}
+        long_polling_rows = long_polling.main(environment, standin)
+        size, slow_memory = slow_readers.main({**environment, "TRIGGER_API_URL": standin.url})
     print_table(
         "Response times (on a shared machine, compare the ratios)",
         ("request", "median", "ratio", "Trigger.dev calls", "concurrent calls", "queries", "CPU ratio to bare"),
@@ -198,6 +200,7 @@ def main() -> None:
         long_polling_rows,
     )
     Console().print(f"Peak memory of both workers: {memory:.0f} MB")
+    Console().print(f"Peak memory of a worker with eight slow readers of {size:.1f} MB each: {slow_memory:.0f} MB")
     print_table(
         "Growth with the number of tasks in the database",
         ("database", "request", f"{growth.SMALL:,} tasks", f"{growth.LARGE:,} tasks", "ratio"),

@@ -1,4 +1,7 @@
-"""Creates the accounts, tasks and runs of the benchmark. For each N in SIZES, one account owns N tasks."""
+"""Creates the accounts, tasks and runs of the benchmark. For each N in SIZES, one account owns N tasks.
+
+Another one owns as many tasks, with prompts as long together, as an account may have.
+"""
 
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +17,7 @@ from tasks.models import Task
 
 RUNS = 5
 SIZES = (1, 10, 50, 200)
+LARGEST = settings.TASK_LIMIT
 FINISHED, UNFINISHED = "run_cbenchfinished00000000000", "run_cbenchunfinished000000000"
 
 
@@ -24,7 +28,7 @@ def key_of(size: int) -> str:
 def create(folder: Path) -> None:
     state = State(folder)
     artist = Account.objects.create(name="Artist")
-    for size in SIZES:
+    for size in (*SIZES, LARGEST):
         owner = Account.objects.create(name=f"Owner of {size}")
         AccountEmail.objects.create(account=owner, email=f"owner{size}@example.com")
         key = key_of(size)
@@ -36,6 +40,9 @@ def create(folder: Path) -> None:
         )
         for number in range(size):
             make_task(state, owner, artist, number)
+        if size == LARGEST:
+            # Four bytes each.
+            Task.objects.filter(account=owner).update(prompt="\U0001f600" * (settings.MAX_PROMPT_BYTES // size // 4))
         for run_id, stuck_as in ((FINISHED, None), (UNFINISHED, "EXECUTING")) if size == 1 else ():
             created = state.now - 600
             tags = [f"account:{owner.pk}"]

@@ -99,6 +99,7 @@ def queries() -> dict[str, Callable[[], QuerySet[Run] | QuerySet[Task]]]:
         "a page of its failed runs": lambda: account_runs.of_account(big).filter(status__in=["FAILED"])[:20],
         "a page of one task": lambda: account_runs.of_task(task.pk, small).filter(listed_at__lte=middle)[:50],
         "due tasks": lambda: Task.objects.filter(next_poll_at__lte=timezone.now()).order_by("next_poll_at")[:8],
+        "pending tasks": lambda: Task.objects.unsettled().order_by("updated_at", "pk")[:20],
         "its unfinished runs of no task": lambda: feeds.unfinished_of(big)[:20],
     }
 

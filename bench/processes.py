@@ -61,16 +61,19 @@ class ServiceProcess:
     """Gunicorn with the options of the README."""
 
     def __init__(self, environment: dict[str, str], *, workers: int = 2) -> None:
-        self.port = free_port()
+        self.port, self.worker_count = free_port(), workers
+        self.environment = {**environment, "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)}
+        self.start()
+
+    def start(self) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "--log-level", "error", "recoup.wsgi"],
             cwd=ROOT,
-            env={**environment, "PORT": str(self.port), "WEB_CONCURRENCY": str(workers)},
+            env=self.environment,
             start_new_session=True,
         )
-        self.worker_count = workers
         deadline = time.monotonic() + 60
-        while len(self.worker_pids()) < workers or not self.is_open():
+        while len(self.worker_pids()) < self.worker_count or not self.is_open():
             if time.monotonic() > deadline:
                 raise RuntimeError("The service did not start.")
             time.sleep(0.1)

@@ -10,6 +10,7 @@ import requests
 import responses
 import time_machine
 from django.core.cache import cache
+from django_prometheus.middleware import Metrics
 from pytest_django import Settings
 
 from core import rate_limits
@@ -20,6 +21,7 @@ from tasks.gateway import upstream
 from tasks.runs import background, waiting, worker
 from tests.cast import Cast, make_cast, make_key
 from tests.client import ContractClient, with_key
+from tests.leaks import Leaks
 
 TRIGGER_URL = "http://trigger.test"
 TRIGGER_KEY = "tr_prod_tests"
@@ -35,12 +37,30 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                     terminalreporter.write_line(text)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def request_metrics() -> None:
+    """Made once: django-prometheus makes them at the first request, and two threads at once would make them twice."""
+    Metrics.get_instance()
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """After every test: nothing secret was logged or stored in an event."""
+    leaks = Leaks()
+    leaks.start()
+    yield
+    leaks.stop()
+    assert leaks.found() == []
+
+
 @pytest.fixture(autouse=True)
 def trigger(settings: Settings) -> Iterator[Standin]:
     """The Trigger.dev stand-in behind a mock of `requests`. Any other HTTP request fails the test."""
     settings.TRIGGER_API_URL, settings.TRIGGER_SECRET_KEY = TRIGGER_URL, TRIGGER_KEY
-    settings.TRIGGER_IS_LOCAL = True
+    settings.IS_DEVELOPMENT = True
     settings.USE_DATABASE_CLOCK = False
+    # A real hash costs a third of a second for every member of staff that a test makes.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     settings.WHITENOISE_USE_FINDERS = False  # otherwise each client scans all static files
     standin = Standin(State(), {TRIGGER_KEY: PROD})
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
@@ -119,6 +139,7 @@ def redis(settings: Settings) -> Iterator[None]:
     if "TEST_REDIS_URL" not in os.environ:
         pytest.skip("TEST_REDIS_URL is not set")
     local_caches = settings.CACHES
+    settings.VAR_DIR.mkdir(exist_ok=True)
     with (settings.VAR_DIR / "test-redis.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         use_redis(settings, os.environ["TEST_REDIS_URL"])

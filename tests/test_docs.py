@@ -1,9 +1,12 @@
 """The documents agree with the code, where a program can tell."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from recoup import settings
 
 ROOT = Path(__file__).parent.parent
 DOCS = {
@@ -34,6 +37,12 @@ def test_every_make_target_in_a_document_exists(document: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = re.findall(r"(?:`|^)make ([a-z][a-z-]+)", DOCS[document], re.MULTILINE)
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.findall(r"^## ([\d.]+), \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+    assert newest == version == settings.SPECTACULAR_SETTINGS["VERSION"]
 
 
 def test_the_readme_is_short() -> None:

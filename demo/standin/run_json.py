@@ -70,6 +70,10 @@ def stored_status(run: StandinRun, *, now: float) -> str:
     return history(run)[version_at(run, now=now)][1]
 
 
+def has_failed(run: StandinRun, *, now: float) -> bool:
+    return "isFailed" in STATUSES[stored_status(run, now=now)].flags
+
+
 def history(run: StandinRun) -> list[tuple[float, str]]:
     """Each stored status with when it began, in seconds after `created`. Not for a run that is stuck."""
     pauses = [pause for pause in run.pauses if run.starts_after < pause < run.ends_after]
@@ -153,6 +157,9 @@ def run_detail(run: StandinRun, state: State, *, versioned: bool) -> dict[str, A
         if relative is not None:
             related[role] = common_fields(relative, now=now, versioned=versioned)
     related["children"] = [common_fields(child, now=now, versioned=versioned) for child in state.children(run.id)]
+    for child in related["children"] if state.nests_related else ():
+        nested = [common_fields(other, now=now, versioned=versioned) for other in state.children(child["id"])]
+        child["relatedRuns"] = {"children": nested}
     return {**body, "attemptCount": int(STATUSES[stored].started), "attempts": [], "relatedRuns": related}
 
 

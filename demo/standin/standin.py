@@ -140,7 +140,7 @@ def list_runs(state: State, request: Request, environment: Mapping[str, str]) ->
         return query_error(code="custom", message="Invalid date", path=["filter[createdAt]"])
     found = state.newest_runs(
         schedule_ids=split_commas(query.get("filter[schedule]")),
-        tags=split_commas(query.get("filter[tag]")),
+        tags=[] if state.ignores_tags else split_commas(query.get("filter[tag]")),
         since=since,
     )
     replicas, versioned = state.replicas, is_versioned(request)
@@ -168,7 +168,7 @@ def retrieve_run(state: State, request: Request, environment: Mapping[str, str],
 
 
 def trigger_run(state: State, request: Request, environment: Mapping[str, str], task: str) -> Reply:
-    """Accepts any task identifier. The same idempotency key returns the same run."""
+    """Accepts any task identifier. The same idempotency key returns the same run, unless that one has failed."""
     try:
         body = json.loads(request.body)
     except ValueError:
@@ -182,7 +182,9 @@ def trigger_run(state: State, request: Request, environment: Mapping[str, str], 
             return error(400, f'Validation error: Tags must be less than 128 characters at "options.tags[{index}]"')
     key = options.get("idempotencyKey")
     existing = state.run_by_idempotency_key(key) if key else None
-    if existing is not None:
+    if existing is not None and run_json.has_failed(existing, now=state.now):
+        state.forget_idempotency_key(existing.id)
+    elif existing is not None:
         return ok({"id": existing.id, "isCached": True})
     run = StandinRun(
         task=task,

@@ -116,6 +116,10 @@ class State:
         self.clock = clock
         # Without a deployment the list of schedules is always empty.
         self.deployed = True
+        # A filter that the server does not understand is none, as an empty one is (recorded: EMPTY_is_ignored).
+        self.ignores_tags = False
+        # Related runs have related runs of their own.
+        self.nests_related = False
         self.replicas: Replicas | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +168,10 @@ class State:
 
     def run_by_idempotency_key(self, key: str) -> StandinRun | None:
         return next(self._runs("SELECT record FROM run WHERE idempotency_key = ?", key), None)
+
+    def forget_idempotency_key(self, run_id: str) -> None:
+        with self._lock:
+            self._database.execute("UPDATE run SET idempotency_key = NULL WHERE id = ?", (run_id,))
 
     def children(self, run_id: str) -> list[StandinRun]:
         return list(self._runs("SELECT record FROM run WHERE parent_id = ? ORDER BY created, id", run_id))

@@ -62,8 +62,15 @@ def normalize_operation(operation: Mapping[str, Any]) -> dict[str, Any]:
     request_body = (
         {media: normalize_schema(content["schema"]) for media, content in body["content"].items()} if body else {}
     )
+    is_required = bool(body and body.get("required", False))
     security = sorted(scheme for requirement in operation["security"] for scheme in requirement)
-    return {"parameters": parameters, "body": request_body, "responses": responses, "security": security}
+    return {
+        "parameters": parameters,
+        "body": request_body,
+        "body required": is_required,
+        "responses": responses,
+        "security": security,
+    }
 
 
 def normalize_schema(schema: Any) -> Any:

@@ -94,7 +94,7 @@ class Command(BaseCommand):
         standin = start_child(children, [sys.executable, "manage.py", "run_trigger_standin", "--port", port], {})
         url = read_line(standin)
         environment = {"TRIGGER_API_URL": url, "HOST": HOST, "PORT": str(settings.PORT), "LOG_LEVEL": "WARNING"}
-        environment |= {"MALLOC_ARENA_MAX": "2"}
+        environment |= {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
         command = [sys.executable, "-m", "gunicorn", "--log-level", "warning", "recoup.wsgi"]
         start_child(children, command, environment, quiet=False)
         start_child(children, [sys.executable, "manage.py", "run_worker"], environment)

@@ -26,7 +26,8 @@ from demo.standin.run_json import iso_timestamp
 from demo.standin.schedules import next_fire
 from demo.standin.state import StandinRun, StandinSchedule, State
 from tasks import cron
-from tasks.cron.expressions import parse, times
+from tasks.cron.expressions import parse
+from tasks.cron.fire_times import times
 from tasks.models import Task
 
 
@@ -59,7 +60,7 @@ class Command(BaseCommand):
 
 
 def refuse_real_trigger() -> None:
-    if not settings.TRIGGER_IS_LOCAL:
+    if not settings.IS_DEVELOPMENT:
         raise CommandError(
             f"The demo's keys are public, and TRIGGER_API_URL is {settings.TRIGGER_API_URL}. "
             "Unset it to use the stand-in on this machine."
@@ -236,7 +237,7 @@ def content_runs(*, at: datetime) -> list[StandinRun]:
             output=video,
         ),
         StandinRun("setup-sandbox", earlier + 1200, RUN_IDS["sandbox"], tags=[charlie], has_output=True, output=None),
-        StandinRun("run-batch", earlier + 1800, batch, tags=[alice], has_output=True, output={"videos": 2}),
+        StandinRun("run-batch", earlier + 1800, batch, tags=[alice], has_output=True, output="2 videos were made."),
         StandinRun(
             task, earlier + 1801, upstream_id("run_c", "child", 24), tags=[alice], parent_id=batch, root_id=batch
         ),
