@@ -25,7 +25,7 @@ from tasks.admin.buttons import BUTTONS, MAX_REASON, start_run
 from tasks.admin.forms import TaskForm
 from tasks.admin.lists import BoundedPaginator, EnabledFilter, ExistenceFilter, ResultFilter, SyncStatusFilter
 from tasks.admin.page import page_of
-from tasks.admin.search import search
+from tasks.admin.search import MAX_FOUND, search
 from tasks.api.serializers import PreviewQuerySerializer
 from tasks.cron import zones
 from tasks.gateway.environment import NotOurEnvironment
@@ -37,6 +37,7 @@ from tasks.trigger.errors import TriggerError
 
 # Tasks that an action changes within the request.
 MAX_AT_ONCE = 100
+CUT = f"More than {MAX_FOUND} may match: the newest are shown. Search for something longer, or use a filter."
 
 
 @admin.register(Task)
@@ -227,7 +228,12 @@ class TaskAdmin(RobustAdmin):
         self, request: HttpRequest, queryset: QuerySet[Task], search_term: str
     ) -> tuple[QuerySet[Task], bool]:
         text = search_term.replace("\x00", "").strip()
-        return (search(queryset, text) if text else queryset), False
+        if not text:
+            return queryset, False
+        found, is_cut = search(queryset, text)
+        if is_cut and request.method == "GET":
+            self.message_user(request, CUT, messages.WARNING)
+        return found, False
 
     def get_actions(self, request: HttpRequest) -> Any:
         """Deleting is bounded like running: each task costs a call to Trigger.dev."""

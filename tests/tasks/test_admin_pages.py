@@ -16,7 +16,9 @@ from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.admin import timeline
+from tasks.admin.search import MAX_FOUND
 from tasks.admin.state import Level, State, duration, state_of
+from tasks.admin.tasks import CUT
 from tasks.models import MissedRun, Run, SyncFailure, Task
 from tests.cast import Cast, make_task
 
@@ -292,6 +294,16 @@ def test_a_task_is_found_by_what_people_know_of_it(
         page = browser.get("/admin/tasks/task/", {"q": text.format(task=task.pk, alice=cast.alice.pk)})
     assert "Weekly report" in page.content.decode()
     assert "Another" not in page.content.decode()
+
+
+@pytest.mark.parametrize(("count", "is_said"), [(MAX_FOUND, True), (MAX_FOUND - 1, False)])
+def test_a_search_says_when_more_may_match(browser: Client, cast: Cast, count: int, is_said: bool) -> None:
+    people = {"account": cast.alice, "artist_account": cast.artist}
+    titles = [*["Same"] * count, "Other"]
+    Task.objects.bulk_create([Task(title=title, prompt="p", schedule="0 9 * * *", **people) for title in titles])
+    page = browser.get("/admin/tasks/task/", {"q": "Same"}).content.decode()
+    assert page.count(CUT) == is_said
+    assert "Other" not in page
 
 
 @pytest.mark.parametrize(
