@@ -15,6 +15,7 @@ from recoup import safety, settings
 # The workers of this master write their metrics here. The library reads the variable when it is imported. A reload
 # keeps the folder; another master has its own.
 if "prometheus_client" not in sys.modules:
+    safety.refuse()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="recoup-metrics-")
 
 from prometheus_client import multiprocess
@@ -25,6 +26,9 @@ from tasks.gateway import upstream
 bind = f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "recoup.worker.Worker"
+# Workers are forks of a master that has imported everything, so the next ones of a reload answer at once. New code
+# needs a new master: deploy/upgrade.sh.
+preload_app = True
 threads = settings.THREADS
 timeout = 60
 graceful_timeout = 10
@@ -42,7 +46,6 @@ limit_request_fields = 50
 
 
 def on_starting(server: Any) -> None:
-    safety.refuse()
     # With `--user` the workers run as a different user.
     os.chown(os.environ["PROMETHEUS_MULTIPROC_DIR"], server.cfg.uid, server.cfg.gid)
 

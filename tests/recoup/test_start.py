@@ -44,6 +44,19 @@ def test_a_process_starts_without_its_database(db: None) -> None:
         warm_up()
 
 
+def test_what_the_master_has_imported_can_be_forked() -> None:
+    """Neither a thread nor a connection of the database would work in its workers."""
+    code = (
+        "import recoup.wsgi, threading; from django.core.cache import cache; from django.db import connections;"
+        "print(threading.active_count(), [one.connection for one in connections.all()])"
+    )
+    environment = {**os.environ, "DATABASE_URL": "postgres://u@127.0.0.1:1/x", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    assert printed.stdout == "1 [None]\n"
+
+
 def test_with_postgresql_nothing_is_written_into_the_checkout(tmp_path: Path) -> None:
     for package in ("recoup", "core"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
