@@ -60,6 +60,8 @@ class ArtistListQuerySerializer(QuerySerializer):
 
 
 class CreateKeyRequestSerializer(BodySerializer):
+    """A new key for oneself."""
+
     key_name = TextField(
         max_characters=MAX_KEY_NAME, required=False, help_text="What the key is for. Required, here or as `name`."
     )
@@ -86,7 +88,7 @@ class DeleteKeyQuerySerializer(QuerySerializer):
 
 
 class DeleteKeyRequestSerializer(BodySerializer):
-    """The query may name the key instead: a body without it is no error of its own."""
+    """The key to delete. The query may name it instead."""
 
     id = KeyIdField(required=False, help_text="The key. Required, here or in the query.")
 
@@ -162,7 +164,7 @@ class AccountResponseSerializer(serializers.Serializer[Any]):
 
 
 class ArtistSerializer(serializers.ModelSerializer[Account]):
-    """The old service's columns. What this one does not keep is null or empty."""
+    """An artist that a task may have. What this service does not keep is null or empty."""
 
     account_id = serializers.UUIDField(source="id", help_text="The same as `id`: the `artist_account_id` of a task.")
     image = ImageField()

@@ -26,7 +26,7 @@ from tasks.admin.forms import TaskForm
 from tasks.admin.lists import BoundedPaginator, EnabledFilter, ExistenceFilter, ResultFilter, SyncStatusFilter
 from tasks.admin.page import page_of
 from tasks.admin.search import MAX_FOUND, search
-from tasks.api.serializers import PreviewQuerySerializer
+from tasks.api.queries import PreviewQuerySerializer
 from tasks.cron import zones
 from tasks.gateway.environment import NotOurEnvironment
 from tasks.models import BulkJob, SyncStatus, Task

@@ -7,7 +7,7 @@ from django.db.models import Q, QuerySet
 from django_filters.rest_framework import DjangoFilterBackend
 from rest_framework.request import Request
 
-from tasks.api.serializers import STATUSES
+from tasks.api.queries import STATUSES
 from tasks.models import Task
 
 

@@ -15,16 +15,15 @@ from core.schema import ErrorTexts, for_methods
 from tasks.api import examples
 from tasks.api.errors import NO_SUCH_RUN, QUOTA_EXCEEDED, RETRY_AFTER, TRIGGER_UNAVAILABLE
 from tasks.api.permissions import TASK_NOT_FOUND
+from tasks.api.queries import STATUSES, TaskEventListQuerySerializer
 from tasks.api.serializers import (
     MAX_IDEMPOTENCY_KEY,
-    STATUSES,
     CreateContentRunOutputSerializer,
     CreateTaskRequestSerializer,
     DeleteTaskRequestSerializer,
     DeleteTaskResponseSerializer,
     PreviewResponseSerializer,
     StartRunRequestSerializer,
-    TaskEventListQuerySerializer,
     TaskEventsResponseSerializer,
     TaskRunListResponseSerializer,
     TasksResponseSerializer,

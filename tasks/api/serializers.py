@@ -1,12 +1,10 @@
-"""Request and response serializers of the API.
+"""The bodies of requests and responses. Query strings are in `tasks.api.queries`.
 
 Runs are passed through as Trigger.dev sent them; their response fields are documentation only.
 """
 
-import re
 from typing import Any
 
-from django.http import QueryDict
 from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
@@ -14,176 +12,23 @@ from rest_framework.request import Request
 
 from accounts.models import Event
 from core.errors import MESSAGE_HELP, FailureSerializer
-from core.pagination import CursorField
-from core.serializers import (
-    BodySerializer,
-    BooleanField,
-    InvalidField,
-    QueryBooleanField,
-    QueryChoicesField,
-    QueryIntegerField,
-    QuerySerializer,
-    QueryTextField,
-    QueryTimestampField,
-    TextField,
-    TimestampField,
-    UUIDField,
-)
-from core.text import quoted
-from tasks import cron
-from tasks.cron import zones
+from core.serializers import BodySerializer, BooleanField, TextField, TimestampField, UUIDField
+from tasks.api.fields import CronField, TimeZoneField
+from tasks.api.queries import HISTORY
 from tasks.limits import MAX_PROMPT, MAX_TITLE, PlanLimit
 from tasks.models import SyncStatus
 from tasks.runs.due import RunsStatus
-from tasks.trigger.responses import is_id
 
 # Characters. Not in the schema: the published one has no bounds.
 MAX_MODEL = 200
 MAX_IDEMPOTENCY_KEY = 255
-# Tasks per page, and runs per list; Trigger.dev lists at most 100 runs.
-MAX_TASKS = 100
-DEFAULT_RUNS, MAX_RUNS = 20, 100
-# Parameters of GET /api/tasks/runs that make the answer a page of the history, with a `next_cursor`.
-HISTORY = frozenset(("task_id", "status", "created_after", "created_before", "cursor"))
-DEFAULT_EVENTS, MAX_EVENTS = 50, 100
-# Seconds that a long-polling request may wait.
-MAX_WAIT = 25
-# Times in a preview.
-DEFAULT_COUNT, MAX_COUNT = 10, 100
 
-
-# Of a run. The last three are not in the published list, and Trigger.dev sends them.
-STATUSES = (
-    *("PENDING_VERSION", "DELAYED", "QUEUED", "EXECUTING", "REATTEMPTING", "FROZEN", "COMPLETED", "CANCELED"),
-    *("FAILED", "CRASHED", "INTERRUPTED", "SYSTEM_FAILURE", "EXPIRED", "TIMED_OUT", "WAITING_FOR_DEPLOY"),
-)
-
-
-def parse_run_id(text: str) -> str | None:
-    return text if is_id(text) else None
-
-
-class CronField(TextField):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_characters=cron.MAX_LENGTH, **kwargs)
-
-    def check(self, text: str) -> None:
-        try:
-            cron.check(text)
-        except cron.CronError as error:
-            raise serializers.ValidationError(f"is not a valid cron expression. {error}") from None
-
-
-class TimeZoneField(TextField):
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_characters=64, min_length=None, **kwargs)
-
-    def check(self, text: str) -> None:
-        try:
-            zones.check(text)
-        except zones.ZoneError as error:
-            raise serializers.ValidationError(f"{quoted(text)}: {error}") from None
-
-
-# --- Query strings ---------------------------------------------------------------------------------------------------
-
-
-class TaskListQuerySerializer(QuerySerializer):
-    id = UUIDField(required=False, help_text="Only the task with this id.")
-    account_id = UUIDField(
-        required=False, help_text="The tasks of this account, which the caller must be able to act for."
-    )
-    artist_account_id = UUIDField(required=False, help_text="Only tasks for this artist.")
-    enabled = QueryBooleanField(required=False, help_text="Only running, or only paused tasks.")
-    limit = QueryIntegerField(
-        minimum=1, maximum=MAX_TASKS, required=False, help_text="The maximum number of tasks; all by default."
-    )
-    cursor = CursorField(required=False, help_text="The `next_cursor` of the previous page.")
-
-
-class TaskRunListQuerySerializer(QuerySerializer):
-    runId = QueryTextField(required=False, help_text="Only this run.")
-    limit = QueryIntegerField(
-        minimum=1,
-        maximum=MAX_RUNS,
-        default=DEFAULT_RUNS,
-        help_text="The maximum number of runs; ignored with `runId`.",
-    )
-    account_id = UUIDField(
-        required=False, help_text="The runs of this account, which the caller must be able to act for."
-    )
-    task_id = UUIDField(required=False, help_text="Only runs of this task.")
-    status = QueryChoicesField(
-        choices=STATUSES, required=False, help_text="Only runs with one of these statuses, with commas between them."
-    )
-    created_after = QueryTimestampField(required=False, help_text="Only runs created at this time or later.")
-    created_before = QueryTimestampField(required=False, help_text="Only runs created before this time.")
-    cursor = CursorField(parse_id=parse_run_id, required=False, help_text="The `next_cursor` of the previous page.")
-    wait = QueryIntegerField(
-        minimum=0,
-        maximum=MAX_WAIT,
-        required=False,
-        help_text=(
-            "With `runId`: long polling. The answer comes when the run has another status or is finished, at the "
-            "latest after this many seconds. With `If-None-Match`, a change since then is answered at once. While "
-            "too many requests wait, every request is answered at once."
-        ),
-    )
-
-    def parameters(self, query: QueryDict) -> dict[str, str]:
-        """A `limit` beside a `runId` is ignored, even an invalid one."""
-        if "runId" in query:
-            query = query.copy()
-            query.pop("limit", None)
-        given = super().parameters(query)
-        history = sorted(given.keys() & HISTORY)
-        if history and "runId" in given:
-            raise ValidationError(f"{history[0]} is for a list of runs. Leave it or runId out.")
-        if "wait" in given and "runId" not in given:
-            raise ValidationError("wait is for a single run. Give its runId too, or leave wait out.")
-        return given
-
-
-class DeleteTaskQuerySerializer(QuerySerializer):
-    """Some proxies drop the body of a DELETE, so the query may name the task instead."""
-
-    id = UUIDField(required=False, help_text="The task, where the body does not name it.")
-    account_id = UUIDField(required=False, help_text="The account that owns the task.")
-
-    def invalid(self, name: str, problem: str) -> ValidationError:
-        return InvalidField(f"{name} {problem}", [name])
-
-
-def parse_event_id(text: str) -> str | None:
-    return text if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else None
-
-
-class TaskEventListQuerySerializer(QuerySerializer):
-    id = UUIDField(help_text="The task, which may have been deleted.")
-    account_id = UUIDField(required=False, help_text="The account that owns the task.")
-    limit = QueryIntegerField(
-        minimum=1, maximum=MAX_EVENTS, default=DEFAULT_EVENTS, help_text="The maximum number of events."
-    )
-    cursor = CursorField(parse_id=parse_event_id, required=False, help_text="The `next_cursor` of the previous page.")
-
-
-class PreviewQuerySerializer(QuerySerializer):
-    """Validates like the body of a new task, so that a preview and a create agree."""
-
-    schedule = CronField(min_length=None, allow_blank=True, help_text="Cron, five fields.")
-    timezone = TimeZoneField(
-        required=False, allow_blank=True, help_text="The IANA time zone of the cron; UTC by default."
-    )
-    count = QueryIntegerField(minimum=1, maximum=MAX_COUNT, default=DEFAULT_COUNT, help_text="The number of times.")
-
-    def invalid(self, name: str, problem: str) -> ValidationError:
-        return InvalidField(f"{name} {problem}", [name])
-
-
-# --- Bodies ----------------------------------------------------------------------------------------------------------
+# --- Bodies of requests ----------------------------------------------------------------------------------------------
 
 
 class CreateTaskRequestSerializer(BodySerializer):
+    """A new task. Other fields than these are refused."""
+
     title = TextField(max_characters=MAX_TITLE, help_text=f"At most {MAX_TITLE} characters.")
     prompt = TextField(
         max_characters=MAX_PROMPT, is_long=True, help_text=f"What a run does; at most {MAX_PROMPT} characters."
@@ -197,6 +42,8 @@ class CreateTaskRequestSerializer(BodySerializer):
 
 
 class UpdateTaskRequestSerializer(BodySerializer):
+    """The task, and the fields that change."""
+
     id = UUIDField()
     title = TextField(max_characters=MAX_TITLE, required=False)
     prompt = TextField(max_characters=MAX_PROMPT, is_long=True, required=False)
@@ -211,11 +58,15 @@ class UpdateTaskRequestSerializer(BodySerializer):
 
 
 class DeleteTaskRequestSerializer(BodySerializer):
+    """The task to delete."""
+
     id = UUIDField()
     account_id = UUIDField(required=False, help_text="The account that owns the task.")
 
 
 class StartRunRequestSerializer(BodySerializer):
+    """The task to run now."""
+
     id = UUIDField(help_text="The task.")
     account_id = UUIDField(required=False, help_text="The account that owns the task.")
 
@@ -234,11 +85,11 @@ def idempotency_key_of(request: Request) -> str:
     return key
 
 
-# --- Responses -------------------------------------------------------------------------------------------------------
+# --- Bodies of responses ---------------------------------------------------------------------------------------------
 
 
 class TaskRunsErrorResponseSerializer(FailureSerializer):
-    """The published name of the error body of /api/tasks/runs."""
+    """What was wrong with a request to /api/tasks/runs."""
 
 
 @extend_schema_field({"type": "number"})
@@ -389,7 +240,7 @@ class TaskRunListResponseSerializer(serializers.Serializer[Any]):
 
 
 class TaskEventSerializer(serializers.ModelSerializer[Event]):
-    """The owner's view of an event: no names and no notes of staff."""
+    """A change of a task, without names and notes of staff."""
 
     at = TimestampField()
     actor_kind = serializers.ChoiceField(choices=Event.ActorKind.choices, help_text="Who made the change.")

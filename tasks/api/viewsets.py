@@ -30,6 +30,14 @@ from tasks import cron, idempotency, writes
 from tasks.api import errors, schema
 from tasks.api.filters import RunFilter, TaskFilter, ValidatedFilterBackend
 from tasks.api.permissions import TASK_NOT_FOUND, ArtistInReach, OwnerExists, TaskInReach
+from tasks.api.queries import (
+    HISTORY,
+    DeleteTaskQuerySerializer,
+    PreviewQuerySerializer,
+    TaskEventListQuerySerializer,
+    TaskListQuerySerializer,
+    TaskRunListQuerySerializer,
+)
 from tasks.api.rendering import (
     LISTED_COLUMNS,
     ListedRun,
@@ -41,17 +49,11 @@ from tasks.api.rendering import (
     without_presigned_urls,
 )
 from tasks.api.serializers import (
-    HISTORY,
     CreateTaskRequestSerializer,
-    DeleteTaskQuerySerializer,
     DeleteTaskRequestSerializer,
     PlanLimitSerializer,
-    PreviewQuerySerializer,
     StartRunRequestSerializer,
-    TaskEventListQuerySerializer,
     TaskEventSerializer,
-    TaskListQuerySerializer,
-    TaskRunListQuerySerializer,
     TaskRunsErrorResponseSerializer,
     UpdateTaskRequestSerializer,
     idempotency_key_of,

@@ -39,6 +39,13 @@ def test_every_response_of_every_operation_has_a_description_and_valid_examples(
                     validator(component).validate(example["value"])
 
 
+def test_a_description_is_of_one_thing() -> None:
+    """Not that of the base class: readers of the schema do not know it."""
+    schemas = document()["components"]["schemas"].values()
+    found = [schema["description"] for schema in schemas if "description" in schema]
+    assert len(found) == len(set(found))
+
+
 def test_the_comparison_reports_removed_and_narrowed_members() -> None:
     published = published_contract()
     narrowed = published_contract()
