@@ -56,7 +56,9 @@ def test_ctrl_c_is_one_line_and_status_130() -> None:
     environment = {**os.environ, "DATABASE_URL": database_url()}
     with (
         sync_lock(),
-        subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=take_sigint
+        ) as process,
     ):
         assert process.stderr is not None
         # It says that it waits for its turn.
