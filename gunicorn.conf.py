@@ -4,6 +4,7 @@ What gunicorn itself refuses, for example a request line over 8,190 bytes, gets 
 for error pages, and no normal client sends such a request.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -51,6 +52,9 @@ def on_starting(server: Any) -> None:
 
 
 def when_ready(server: Any) -> None:
+    # What the collector never looks at stays in memory that all workers share.
+    gc.collect()
+    gc.freeze()
     if settings.STOP_WITH_PARENT:
         exit_with_parent()
 
@@ -58,6 +62,7 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     from core.connections import keep_sqlite_files  # Django is set up only now
     from recoup.warm_up import warm_up
+    from recoup.wsgi import django_application
     from tasks.runs import background, waiting
     from tasks.runs import worker as polls
 
@@ -69,7 +74,7 @@ def post_worker_init(worker: Any) -> None:
     background.steps()
     # Waiting requests are answered when the worker is told to stop.
     waiting.waiting().is_ending = lambda: not worker.alive
-    warm_up()
+    warm_up(django_application)
 
 
 def child_exit(server: Any, worker: Any) -> None:
