@@ -20,6 +20,7 @@ from django.utils import timezone
 from core.connections import PGBOUNCER_ADVICE
 from demo.standin.standin import Standin
 from recoup.warm_up import warm_up
+from recoup.wsgi import django_application
 from tasks.models import RunFeed
 from tasks.runs import reading
 from tests.cast import Cast, make_task
@@ -30,18 +31,22 @@ def test_warming_up_computes_the_next_times_of_watched_tasks_and_changes_nothing
     make_task(cast.alice, cast.artist, schedule="17 4 * * *", watched_until=timezone.now())
     make_task(cast.alice, cast.artist, schedule="18 4 * * *", watched_until=timezone.now() - timedelta(days=1))
     make_task(cast.alice, cast.artist, schedule="broken", watched_until=timezone.now())
-    warm_up()
+    warm_up(django_application)
     computed = {schedule for schedule, _ in reading._cached_times}
     assert ("17 4 * * *" in computed, "18 4 * * *" in computed) == (True, False)
     assert (trigger.asked["all"], RunFeed.objects.count()) == (0, 0)
 
 
-def test_a_process_starts_without_its_database(db: None) -> None:
-    def fail(*arguments: object) -> None:
+def test_a_process_starts_without_its_database(db: None, caplog: pytest.LogCaptureFixture) -> None:
+    queries = []
+
+    def fail(execute: object, sql: str, *arguments: object) -> None:
+        queries.append(sql)
         raise OperationalError("away")
 
     with connection.execute_wrapper(fail):
-        warm_up()
+        warm_up(django_application)
+    assert (len(queries), caplog.messages) == (1, [])
 
 
 def test_what_the_master_has_imported_can_be_forked() -> None:
