@@ -7,6 +7,8 @@ they are validated once, in `initial()`, before permissions; everything after th
 from typing import Any, ClassVar
 from uuid import UUID
 
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.viewsets import GenericViewSet
 
@@ -20,6 +22,13 @@ class ValidatedViewSet(GenericViewSet[Any]):
     body_serializers: ClassVar[dict[str, type[BodySerializer]]] = {}
     query: dict[str, Any]
     body: dict[str, Any]
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = super().dispatch(request, *args, **kwargs)
+        # The view keeps its answer, which can have megabytes. It is in a cycle with its own methods, so it lives until
+        # the next full garbage collection.
+        del self.response
+        return response
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Replaces REST framework's: its order is authentication, permissions, throttles."""

@@ -1,11 +1,15 @@
+import gc
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import time_machine
 from django.db import connection
+from django.urls import resolve
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
+from rest_framework.test import APIRequestFactory, force_authenticate
 
 from accounts.models import AccountEmail
 from demo.standin.faults import Fault
@@ -276,3 +280,16 @@ def test_the_list_uses_its_database_index(cast: Cast) -> None:
     plan = Task.objects.living().filter(account=cast.alice).explain()
     assert "task_list" in plan
     assert "TEMP B-TREE" not in plan, "the index provides the order"
+
+
+def test_an_answer_is_gone_once_it_is_sent(cast: Cast) -> None:
+    """A list can have megabytes, and a full garbage collection comes after dozens of requests."""
+    request = APIRequestFactory().get("/api/tasks")
+    user: Any = cast.alice
+    force_authenticate(request, user)
+    gc.disable()
+    try:
+        answer = weakref.ref(resolve("/api/tasks").func(request))
+        assert answer() is None
+    finally:
+        gc.enable()
