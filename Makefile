@@ -48,7 +48,7 @@ test-slow: $(VENV)/.dev ## Run the longer proofs: real servers, signals, killed 
 bench: $(VENV)/.runtime ## Measure requests, and how they grow (45 minutes; ten with BENCH_TASKS=20000 BENCH_RUNS=20000)
 	@$(CLEAN) POSTGRES_URL=$(POSTGRES_URL) $(PY) -m bench
 
-faults: $(VENV)/.dev ## Show what clients see while something is away (eight minutes; five with FAULT_SECONDS=5)
+faults: $(VENV)/.dev ## Show what clients see while something is away (nine minutes; six with FAULT_SECONDS=5)
 	@$(CLEAN) $(PY) -m faults
 
 test-deploy: $(VENV)/.dev ## Play the runbook: install, upgrade, roll back, change secrets and restore under load (needs nginx)

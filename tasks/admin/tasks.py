@@ -57,6 +57,8 @@ class TaskAdmin(RobustAdmin):
     # Sorting a million tasks by another column takes seconds.
     sortable_by = ()
     show_full_result_count = False
+    # They would count a million tasks, and search again, for each choice of each filter.
+    show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
     form = TaskForm
     autocomplete_fields = ("account", "artist_account")

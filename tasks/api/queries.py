@@ -29,8 +29,6 @@ DEFAULT_EVENTS, MAX_EVENTS = 50, 100
 MAX_WAIT = 25
 # Times in a preview.
 DEFAULT_COUNT, MAX_COUNT = 10, 100
-
-
 # Of a run. The last three are not in the published list, and Trigger.dev sends them.
 STATUSES = (
     *("PENDING_VERSION", "DELAYED", "QUEUED", "EXECUTING", "REATTEMPTING", "FROZEN", "COMPLETED", "CANCELED"),

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
+from pytest_django import Settings
 
 from core.connections import PGBOUNCER_ADVICE
 from demo.standin.standin import Standin
@@ -35,6 +36,11 @@ def test_warming_up_computes_the_next_times_of_watched_tasks_and_changes_nothing
     computed = {schedule for schedule, _ in reading._cached_times}
     assert ("17 4 * * *" in computed, "18 4 * * *" in computed) == (True, False)
     assert (trigger.asked["all"], RunFeed.objects.count()) == (0, 0)
+
+
+def test_a_process_starts_without_a_host(db: None, settings: Settings) -> None:
+    settings.ALLOWED_HOSTS = []
+    warm_up(django_application)
 
 
 def test_a_process_starts_without_its_database(db: None, caplog: pytest.LogCaptureFixture) -> None:
