@@ -74,7 +74,8 @@ def post_worker_init(worker: Any) -> None:
     background.steps()
     # Waiting requests are answered when the worker is told to stop.
     waiting.waiting().is_ending = lambda: not worker.alive
-    warm_up(django_application)
+    # In the thread that the first request gets.
+    worker.tpool.submit(warm_up, django_application).result()
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -24,7 +24,7 @@ django.setup()
 
 from django.core.management import call_command  # noqa: E402  Django must be set up first
 
-from bench import data, growth, long_polling, slow_readers  # noqa: E402
+from bench import data, growth, long_polling, restart, slow_readers  # noqa: E402
 from bench.processes import Client, ServiceProcess, StandinProcess  # noqa: E402
 
 LATENCY = 0.05
@@ -186,6 +186,7 @@ def main() -> None:
         environment = {**os.environ, "STANDIN_FOLDER": str(FOLDER / "standin")}
         long_polling_rows = long_polling.main(environment, standin)
         size, slow_memory = slow_readers.main({**environment, "TRIGGER_API_URL": standin.url})
+        first, later, calls = restart.main(environment, standin)
     print_table(
         "Response times (on a shared machine, compare the ratios)",
         ("request", "median", "ratio", "Trigger.dev calls", "concurrent calls", "queries", "CPU ratio to bare"),
@@ -201,6 +202,10 @@ def main() -> None:
     )
     Console().print(f"Peak memory of both workers: {memory:.0f} MB")
     Console().print(f"Peak memory of a worker with eight slow readers of {size:.1f} MB each: {slow_memory:.0f} MB")
+    Console().print(
+        f"First list of {restart.SIZE} tasks after a start: {first * 1000:.1f} ms and {calls} calls, "
+        f"later ones: {later * 1000:.1f} ms, ratio {first / later:.2f}"
+    )
     print_table(
         "Growth with the number of tasks in the database",
         ("database", "request", f"{growth.SMALL:,} tasks", f"{growth.LARGE:,} tasks", "ratio"),
