@@ -63,15 +63,14 @@ def post_worker_init(worker: Any) -> None:
     from core.connections import keep_sqlite_files  # Django is set up only now
     from recoup.warm_up import warm_up
     from recoup.wsgi import django_application
-    from tasks.runs import background, waiting
-    from tasks.runs import worker as polls
+    from tasks.runs import steps, waiting
 
     keep_sqlite_files()
     # Created now, so that two first requests cannot create two.
     upstream.client()
     upstream.probes()
-    polls.threads()
-    background.steps()
+    steps.threads()
+    steps.background()
     # Waiting requests are answered when the worker is told to stop.
     waiting.waiting().is_ending = lambda: not worker.alive
     # In the thread that the first request gets.
@@ -87,9 +86,7 @@ def on_exit(server: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    from tasks.runs import background  # Django is set up only now
-    from tasks.runs import worker as polls
+    from tasks.runs import steps  # Django is set up only now
 
-    background.steps().finish()
-    polls.finish()
+    steps.finish()
     upstream.finish()

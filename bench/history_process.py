@@ -22,7 +22,8 @@ from django.db.models import QuerySet  # isort: skip
 from django.utils import timezone  # isort: skip
 
 from tasks.models import Run, RunOwner, Task  # isort: skip
-from tasks.runs import account_runs, feeds, worker  # isort: skip
+from tasks.retention import delete_old_runs  # isort: skip
+from tasks.runs import account_runs, feeds  # isort: skip
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 RUNS_PER_TASK = 10
@@ -133,7 +134,7 @@ def retention() -> str:
     memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started_at = time.perf_counter()
     with longest_transaction() as seconds:
-        deleted = worker.delete_old_runs(before=NOW + timedelta(days=1))
+        deleted = delete_old_runs(before=NOW + timedelta(days=1))
     took = time.perf_counter() - started_at
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before) / 1024
     return f"{deleted:,} runs in {took:.0f} s, longest lock {max(seconds) * 1000:.0f} ms, {memory:.0f} MB more memory"

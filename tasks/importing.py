@@ -22,7 +22,7 @@ from tasks import cron
 from tasks.cron import calendar, zones
 from tasks.limits import MAX_PROMPT, MAX_TITLE
 from tasks.models import Task
-from tasks.runs import polling
+from tasks.runs import task_polls
 
 Row = Mapping[str, Any]
 # A table and its columns -> batches of rows.
@@ -337,7 +337,7 @@ def task_of(work: Importer, row: Row, ids: Sequence[UUID]) -> Task:
     )
     active = None if task.enabled is False else task.schedule
     task.fire_periods = calendar.to_json(calendar.change([], active, task.timezone, at=work.at))
-    for name, value in polling.initial_plan(task, at=work.at).items():
+    for name, value in task_polls.initial_plan(task, at=work.at).items():
         setattr(task, name, value)
     return task
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from tasks import bulk, idempotency
 from tasks.gateway import upstream
 from tasks.models import Upkeep
-from tasks.runs.worker import delete_old_runs
+from tasks.retention import delete_old_runs
 from tasks.schedules.pacing import Pace
 from tasks.schedules.reconciliation import run_pass
 from tasks.schedules.report import Options, Progress, Report, Result

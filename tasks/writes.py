@@ -18,7 +18,7 @@ from accounts.events import CREATED, DELETED, Actor, record, record_change, snap
 from tasks import limits
 from tasks.cron import calendar
 from tasks.models import Run, SyncStatus, Task, TaskCreation, TaskQuerySet
-from tasks.runs import polling
+from tasks.runs import task_polls
 from tasks.runs.store import lock_tasks
 from tasks.schedules.settling import ATTEMPT_WITHIN, settle
 
@@ -51,7 +51,7 @@ def create_task(
         limits.check_new(account_id_of(fields), fields, at=at)
         task = Task(**fields, created_at=at, schedule_changed_at=at)
         task.fire_periods = calendar_after(task, {}, at=at)
-        for name, value in polling.initial_plan(task, at=at).items():
+        for name, value in task_polls.initial_plan(task, at=at).items():
             setattr(task, name, value)
         task.save(force_insert=True)
         record(CREATED, task, account_id=task.account_id, actor=actor, at=at, after=snapshot(task))

@@ -18,7 +18,7 @@ from demo.standin.messages import Reply, Request
 from demo.standin.standin import Standin, failed
 from demo.standin.state import State
 from tasks.gateway import upstream
-from tasks.runs import background, waiting, worker
+from tasks.runs import steps, waiting
 from tests.cast import Cast, make_cast, make_key
 from tests.client import ContractClient, with_key
 from tests.leaks import Leaks
@@ -69,8 +69,7 @@ def trigger(settings: Settings) -> Iterator[Standin]:
         yield standin
         waiting.waiting().finish()
         waiting.waiting.cache_clear()
-        background.steps().finish()
-        worker.finish()
+        steps.finish()
         upstream.finish()
     cache.clear()
     rate_limits.clear()

@@ -18,7 +18,8 @@ from django.db.models import F, QuerySet
 from core.connections import give_connections_back
 from tasks.gateway import upstream
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
-from tasks.runs import background, due, feeds, reading, worker
+from tasks.runs import due, feeds, reading, steps
+from tasks.runs import shared as lists
 from tasks.runs.due import NEVER, PollState, RunsStatus
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import MAX_CALL, shared_poll
@@ -83,7 +84,7 @@ def first_poll(account_id: UUID, *, now: datetime, deadline: float) -> RunFeed:
     """Readers of this process share it."""
     values = {"next_poll_at": now, "watched_until": now + WATCHED_FOR}
     feed, _ = RunFeed.objects.get_or_create(pk=account_id, defaults=values)
-    poller = replace(worker.made(FeedPoller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
+    poller = replace(steps.made(FeedPoller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
     give_connections_back()
     name = upstream.cache_name("feed", str(account_id))
     upstream.call_once(name, partial(poller.read, feed), deadline=deadline)
@@ -105,10 +106,10 @@ def watch(feed: RunFeed, state: PollState, shared: SharedPoll, *, now: datetime)
             watched.filter(next_poll_at__gt=feed.next_poll_at).update(next_poll_at=feed.next_poll_at)
         except DatabaseError:
             logger.exception("Account %s could not be marked as watched", feed.pk)
-    newest_next = shared.newest_next_at or (feed.polled_at or NEVER) + feeds.NEWEST_PAUSE
+    newest_next = shared.newest_next_at or (feed.polled_at or NEVER) + lists.NEWEST_PAUSE
     is_due_again = is_sooner and next_poll <= now
     if is_due_again or min(feed.next_poll_at, newest_next) < now - OVERDUE_AFTER:
-        background.wake()
+        steps.wake()
 
 
 def follow(run_ids: Collection[str], *, now: datetime) -> None:
@@ -125,4 +126,4 @@ def follow(run_ids: Collection[str], *, now: datetime) -> None:
         watch(feed, feeds.state_of(feed.pk, feed.polled_at or NEVER), shared, now=now)
     due_at = [*(task.next_poll_at for task in rows), *(feed.next_poll_at for feed in followed)]
     if any(at is not None and at <= now for at in due_at):
-        background.wake()
+        steps.wake()

@@ -4,38 +4,21 @@ One list of the environment's newest runs serves all accounts while somebody wat
 their tags. Each account's own list, by its tag, brings what came before, and follows its unfinished runs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
-from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
 from tasks.runs import due, store
 from tasks.runs.due import EVER, NEVER, PollState, Unfinished
 from tasks.runs.owners import ACCOUNT_TAG
-from tasks.runs.polling import (
-    BATCH,
-    LEASE,
-    MAX_PAGE,
-    MIN_RETRY,
-    OVERLAP,
-    POLLS,
-    Calls,
-    drop_unknown,
-    lockable,
-    oldest_in_question,
-    shared_poll_as_of,
-)
-from tasks.runs.store import UNREADABLE, RunCopy, read_copies, read_copy
-from tasks.trigger import errors
+from tasks.runs.polling import MAX_PAGE, Poller, mark_absent, shared_poll_as_of
+from tasks.runs.store import RunCopy
+from tasks.runs.task_polls import oldest_in_question
 
-NEWEST_PAUSE = timedelta(seconds=4)
-# How much later than it was created a run may be listed.
-LAG = timedelta(seconds=30)
-# After a longer pause, or more runs, the list begins anew: what lies between is left to the accounts' own lists.
-MAX_GAP, MAX_NEWEST_PAGES = timedelta(minutes=10), 10
 # An account's own list is read at least this often while it is watched, down to the last poll and to the oldest of its
 # newest unfinished runs.
 EVERY = timedelta(minutes=5)
@@ -46,139 +29,43 @@ MAX_RETRIEVED = 5
 CHUNK = 500
 
 
-class FeedPoller(Calls):
-    def step(self, run_all: Callable[[Callable[[RunFeed], bool], Sequence[RunFeed]], object]) -> int:
-        """Polls what is due, and says how many accounts were."""
-        claimed = self.claim()
-        run_all(self.poll, claimed)
-        return len(claimed)
+class FeedPoller(Poller[RunFeed]):
+    rows = RunFeed.objects
+    outcome = "account"
 
-    # --- The list of an account --------------------------------------------------------------------------------------
-
-    def claim(self, count: int = BATCH) -> list[RunFeed]:
-        now = self.now()
-        with transaction.atomic():
-            watched = RunFeed.objects.filter(watched_until__gt=now, next_poll_at__lte=now).order_by("next_poll_at")
-            claimed = list(lockable(watched)[:count])
-            RunFeed.objects.filter(pk__in=[feed.pk for feed in claimed]).update(next_poll_at=now + LEASE)
-        for feed in claimed:
-            feed.next_poll_at = now + LEASE
-        return claimed
-
-    def poll(self, feed: RunFeed) -> bool:
-        """Whether Trigger.dev answered. Never raises for what Trigger.dev does."""
-        try:
-            self.read(feed)
-        except errors.TriggerError as error:
-            self.postpone(feed, error)
-            return False
-        return True
-
-    def read(self, feed: RunFeed) -> None:
-        """One poll. Raises a TriggerError when the list fails."""
+    def read(self, row: RunFeed) -> None:
         began = self.now()
-        unfinished = list(unfinished_of(feed.account_id).defer("data"))
-        try:
-            state = as_state(unfinished, feed.polled_at or NEVER)
-            copies = self.read_list(feed, oldest_in_question(state, began=began, is_deep=False))
-        except errors.TriggerError:
-            POLLS.labels("failed").inc()
-            raise
+        unfinished = list(unfinished_of(row.account_id).defer("data"))
+        state = as_state(unfinished, row.polled_at or NEVER)
+        copies = self.read_list(row, oldest_in_question(state, began=began, is_deep=False))
         listed = {copy.id for copy in copies}
         missing = [run for run in unfinished if run.pk not in listed]
-        copies += self.retrieve(missing)
+        copies += self.retrieve_some(missing)
         shared_as_of = shared_poll_as_of()
         store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
-        self.mark_lost(missing, {copy.id for copy in copies}, feed)
-        next_poll = min(next_poll_of(feed.account_id, began, shared_as_of=shared_as_of), began + EVERY)
-        RunFeed.objects.filter(pk=feed.pk).update(polled_at=began, next_poll_at=next_poll)
-        POLLS.labels("account").inc()
+        found = {copy.id for copy in copies}
+        lost = [run.pk for run in missing if run.pk not in found]
+        for start in range(0, len(lost), CHUNK):
+            runs = Run.objects.filter(pk__in=lost[start : start + CHUNK])
+            mark_absent(runs, polled_at=row.polled_at, shared_as_of=shared_as_of)
+        next_poll = min(next_poll_of(row.account_id, began, shared_as_of=shared_as_of), began + EVERY)
+        RunFeed.objects.filter(pk=row.pk).update(polled_at=began, next_poll_at=next_poll)
 
     def read_list(self, feed: RunFeed, reach: datetime) -> list[RunCopy]:
         """Down to `reach`, or as many pages as there may be. The first time one page."""
-        copies, after, pages = list[RunCopy](), None, 0
+        copies = list[RunCopy]()
         most = MAX_PAGES if feed.polled_at is not None else 1
-        while pages == 0 or (after is not None and pages < most and (not copies or copies[-1].created_at >= reach)):
-            page = self.client.list_runs(
-                tag=f"{ACCOUNT_TAG}{feed.account_id}", limit=MAX_PAGE, after=after, deadline=self.next_deadline()
-            )
-            copies += read_copies(page.runs)
-            after, pages = page.next, pages + 1
+        tag = f"{ACCOUNT_TAG}{feed.account_id}"
+        for _, listed in islice(self.pages(self.client.list_runs, tag=tag, limit=MAX_PAGE), most):
+            copies += listed
+            if copies and copies[-1].created_at < reach:
+                break
         return copies
 
-    def retrieve(self, missing: list[Run]) -> list[RunCopy]:
-        """Some of the unfinished runs that the list lacks, those first that have been uncertain for longest."""
-        retrieved = list[RunCopy]()
-        for run in sorted(missing, key=lambda run: (run.absent_at or EVER, run.created_at))[:MAX_RETRIEVED]:
-            try:
-                retrieved.append(read_copy(self.client.retrieve_run(run.pk, deadline=self.next_deadline())))
-            except errors.NotFound:
-                drop_unknown(run, now=self.now())
-            except (errors.TriggerError, *UNREADABLE):
-                continue
-        return retrieved
-
-    def mark_lost(self, missing: list[Run], found: set[str], feed: RunFeed) -> None:
-        """These runs were last certain at the last poll."""
-        lost = [run.pk for run in missing if run.pk not in found and run.absent_at is None]
-        for start in range(0, len(lost), CHUNK):
-            runs = Run.objects.filter(pk__in=lost[start : start + CHUNK], is_final=False, absent_at=None)
-            runs.update(absent_at=feed.polled_at or F("stored_at"))
-
-    def postpone(self, feed: RunFeed, error: errors.TriggerError) -> None:
-        claimed = RunFeed.objects.filter(pk=feed.pk, next_poll_at=feed.next_poll_at)
-        claimed.update(next_poll_at=self.now() + self.pause_after(error, polled_at=feed.polled_at))
-
-    # --- The newest runs of the environment --------------------------------------------------------------------------
-
-    def poll_newest(self) -> bool:
-        """Whether the list was read: it is, while any list of runs is watched."""
-        began = self.now()
-        shared = self.claim_newest(began)
-        if shared is None:
-            return False
-        known_until, since = shared.newest_as_of, shared.newest_since
-        reach = began - (LAG if shared.is_newest_cut else OVERLAP)
-        if known_until is None or shared.is_newest_cut or began - known_until > MAX_GAP:
-            since = None
-        else:
-            reach = known_until - OVERLAP
-        after, pages, oldest = None, 0, began
-        try:
-            while pages == 0 or (after is not None and pages < MAX_NEWEST_PAGES):
-                page = self.client.list_newest_runs(
-                    since=reach, limit=MAX_PAGE, after=after, deadline=self.next_deadline()
-                )
-                copies = read_copies(page.runs)
-                store.store_listed(copies, as_of=began, shared_as_of=shared_poll_as_of(), at=self.now(), with_new=True)
-                after, pages = page.next, pages + 1
-                oldest = min([oldest, *(copy.created_at for copy in copies)])
-        except errors.TriggerError:
-            SharedPoll.objects.update(newest_next_at=self.now() + MIN_RETRY)
-            POLLS.labels("failed").inc()
-            return False
-        is_cut = after is not None
-        # An account that was polled later than this missed nothing that this list did not bring.
-        if is_cut or since is None:
-            since = (oldest if is_cut else reach) + LAG
-        SharedPoll.objects.update(
-            newest_as_of=began, newest_since=since, is_newest_cut=is_cut, newest_next_at=began + NEWEST_PAUSE
-        )
-        gap = RunFeed.objects.filter(watched_until__gt=began, polled_at__lt=min(since, began - due.FRESH_FOR))
-        gap.filter(next_poll_at__gt=began).update(next_poll_at=began)
-        POLLS.labels("newest").inc()
-        return True
-
-    def claim_newest(self, now: datetime) -> SharedPoll | None:
-        if not RunFeed.objects.filter(watched_until__gt=now).exists():
-            return None
-        with transaction.atomic():
-            SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
-            shared = SharedPoll.objects.select_for_update().get()
-            if shared.newest_next_at is not None and shared.newest_next_at > now:
-                return None
-            SharedPoll.objects.update(newest_next_at=now + LEASE)
-        return shared
+    def retrieve_some(self, missing: list[Run]) -> list[RunCopy]:
+        """Of the unfinished runs that the list lacks, those first that have been uncertain for longest."""
+        longest = sorted(missing, key=lambda run: (run.absent_at or EVER, run.created_at))
+        return [copy for run in longest[:MAX_RETRIEVED] if (copy := self.retrieve(run))]
 
 
 def unfinished_of(account_id: UUID) -> QuerySet[Run]:

@@ -1,52 +1,40 @@
-"""Polling: the runs of a task are read when its own schedule says that something has happened.
+"""What all polls have in common. Any process may poll, at any time.
 
-Any process may take a step, at any time. *Claim*: due tasks, watched ones first, get a later `next_poll_at`; that is
-the whole lease, so a process that dies loses nothing. *Poll*, with no transaction open: the newest runs of the
-schedule. *Commit*, with the task's row locked: runs, `polled_at` and the next poll together. `due` decides when.
+*Claim*: due rows, watched ones first, get a later `next_poll_at`; that is the whole lease, so a process that dies loses
+nothing. *Read*, with no transaction open: pages of lists, and single runs that no list has. *Commit*: what was found
+and the next poll together. What has failed is put off.
 """
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
-from uuid import UUID
+from typing import Any, ClassVar, Generic, TypeVar
 
 import prometheus_client
 from django.db import connection, transaction
-from django.db.models import Model, QuerySet
+from django.db.models import F, Model, QuerySet
 
-from tasks.cron import calendar
-from tasks.models import MissedRun, Run, RunRequest, SharedPoll, Task
-from tasks.runs import due, store
-from tasks.runs.due import NEVER, PollState, Unfinished
-from tasks.runs.owners import TASK_TAG
+from tasks.models import Run, RunFeed, SharedPoll, Task
+from tasks.runs import due
+from tasks.runs.due import NEVER
 from tasks.runs.store import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import RunPage
 
-# Tasks that one step claims, and how many of them stay for unwatched tasks while watched ones are due.
-BATCH, FOR_UNWATCHED = 8, 2
+# Rows that one step claims.
+BATCH = 8
 LEASE = timedelta(seconds=15)
 # Seconds.
 MAX_CALL = 5.0
 # Runs of an unwatched minute may be listed late: a poll reads back to this long before the last one.
 OVERLAP = timedelta(seconds=120)
-MIN_PAGE, MAX_PAGE = 5, 100
-# Fires longer before a poll than this get no outcome: after an outage, a task that runs every minute has too many.
-MAX_WINDOW = timedelta(hours=5)
-# Of the unfinished runs of a task, a poll reads back to the oldest of at most this many.
-MAX_UNFINISHED_REACH = 50
+MAX_PAGE = 100
 MIN_RETRY, MAX_RETRY = timedelta(seconds=4), timedelta(seconds=300)
 POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the shared list.", ["outcome"])
-UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
 
-Row = TypeVar("Row", bound=Model)
-# Before the first one.
-NO_SHARED_POLL = SharedPoll(next_at=NEVER)
-
-logger = logging.getLogger(__name__)
+AnyRow = TypeVar("AnyRow", bound=Model)
+Row = TypeVar("Row", Task, RunFeed)
 
 
 @dataclass
@@ -57,291 +45,98 @@ class Calls:
     now: Callable[[], datetime]
     next_deadline: Callable[[], float]
 
-    def pause_after(self, error: errors.TriggerError, *, polled_at: datetime | None) -> timedelta:
-        """After a failed poll: as long as the stored runs are old, within bounds."""
-        pause = max(MIN_RETRY, min(MAX_RETRY, self.now() - polled_at if polled_at else MIN_RETRY))
-        if isinstance(error, errors.TooManyRequests | errors.NotSent):
-            pause = max(pause, timedelta(seconds=error.retry_after))
-        return pause
-
-
-class Poller(Calls):
-    """Of tasks."""
-
-    # --- Claim -------------------------------------------------------------------------------------------------------
-
-    def claim(self, count: int = BATCH) -> list[Task]:
-        """Due tasks, watched ones first. The others keep two places, so that they are never starved."""
-        now = self.now()
-        with transaction.atomic():
-            is_due = lockable(Task.objects.filter(next_poll_at__lte=now).order_by("next_poll_at"))
-            watched = list(is_due.filter(watched_until__gt=now)[:count])
-            others = list(is_due.exclude(watched_until__gt=now)[:count])
-            reserved = min(len(others), FOR_UNWATCHED if watched else count)
-            claimed = [*watched[: count - reserved], *others][:count]
-            leased = Task.objects.filter(pk__in=[task.pk for task in claimed])
-            leased.update(next_poll_at=now + LEASE, watched_poll_at=now + LEASE)
-        for task in claimed:
-            task.next_poll_at = now + LEASE
-        return claimed
-
-    # --- One task ----------------------------------------------------------------------------------------------------
-
-    def poll(self, task: Task) -> bool:
-        """Whether Trigger.dev answered. Never raises for what Trigger.dev does."""
-        began = self.now()
-        # The row as it is now: it may have been claimed a while ago.
-        row = Task.objects.filter(pk=task.pk).first()
-        if row is None:
-            return False
-        try:
-            found = self.read(row, began=began)
-        except errors.TriggerError as error:
-            self.postpone(task, error)
-            POLLS.labels("failed").inc()
-            return False
-        self.commit(task.pk, found, began=began)
-        POLLS.labels("ok").inc()
-        return True
-
-    def read(self, task: Task, *, began: datetime) -> "Found":
-        """All calls of one poll. Raises a TriggerError when a list fails."""
-        state = load_state(task)
-        is_first = task.polled_at is None
-        is_deep = is_first or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74
-        found = Found(is_deep=is_deep)
-        reach = oldest_in_question(state, began=began, is_deep=is_deep)
-        if task.trigger_schedule_id:
-            self.read_list(found, reach, state, is_first=is_first, schedule_id=task.trigger_schedule_id)
-        if needs_tag(task, state, is_deep=is_deep):
-            self.read_list(found, reach, state, is_first=is_first, tag=f"{TASK_TAG}{task.pk}")
-        self.retrieve_missing(found, Run.objects.filter(task=task, is_final=False))
-        return found
-
-    def read_list(
-        self,
-        found: "Found",
-        reach: datetime,
-        state: PollState,
-        *,
-        is_first: bool,
-        schedule_id: str | None = None,
-        tag: str | None = None,
-    ) -> None:
-        """Pages down to `reach`. The end is where there is no next page: a page can be short, or empty."""
-        expected = sum(fire.at >= reach for fire in state.fires)
-        size = MAX_PAGE if found.is_deep and not is_first else max(MIN_PAGE, min(MAX_PAGE, MIN_PAGE + expected))
-        count, after = 0, None
+    def pages(self, read: Callable[..., RunPage], **which: Any) -> Iterator[tuple[RunPage, list[RunCopy]]]:
+        """Of a list, newest first. The end is where there is no next page: a page can be short, or empty."""
+        after = None
         while True:
-            page: RunPage = self.client.list_runs(
-                schedule_id=schedule_id, tag=tag, limit=size, after=after, deadline=self.next_deadline()
-            )
-            copies = read_copies(page.runs)
-            found.copies += [(copy, schedule_id is not None) for copy in copies]
-            count, after = count + len(page.runs), page.next
-            is_enough = count >= (MIN_PAGE if reach > NEVER or is_first else MAX_PAGE)
-            if after is None or (is_enough and (is_first or not copies or copies[-1].created_at < reach)):
+            page = read(**which, after=after, deadline=self.next_deadline())
+            yield page, read_copies(page.runs)
+            after = page.next
+            if after is None:
                 return
 
-    def retrieve_missing(self, found: "Found", unfinished: Iterable[Run]) -> None:
-        """Unfinished runs that no list had, and copies that only a retrieve can put in order."""
-        copies = {copy.id: copy for copy, _ in found.copies}
-        for run in unfinished:
-            copy = copies.get(run.pk)
-            if copy is not None and not store.is_tie(copy, run):
-                continue
-            try:
-                retrieved = read_copy(self.client.retrieve_run(run.pk, deadline=self.next_deadline()))
-                found.copies.append((retrieved, run.is_scheduled))
-            except errors.NotFound:
-                if not drop_unknown(run, now=self.now()):
-                    found.lost.append(run.pk)
-            except (errors.TriggerError, *UNREADABLE):
-                found.lost.append(run.pk)
+    def retrieve(self, run: Run) -> RunCopy | None:
+        """None where it is not known what became of it."""
+        try:
+            return read_copy(self.client.retrieve_run(run.pk, deadline=self.next_deadline()))
+        except errors.NotFound:
+            # Replicas lag, but not for so long: Trigger.dev has forgotten it.
+            if run.absent_at is not None and self.now() - run.absent_at >= due.MISSED_AFTER:
+                Run.objects.filter(pk=run.pk).delete()
+        except (errors.TriggerError, *UNREADABLE):
+            pass
+        return None
 
-    def postpone(self, task: Task, error: errors.TriggerError) -> None:
-        """After a failed poll, unless somebody has planned another one meanwhile."""
-        next_poll = self.now() + self.pause_after(error, polled_at=task.polled_at)
-        if task.next_poll_at is not None:
-            claimed = Task.objects.filter(pk=task.pk, next_poll_at=task.next_poll_at)
-            claimed.update(next_poll_at=next_poll, watched_poll_at=next_poll)
 
-    def commit(self, task_id: UUID, found: "Found", *, began: datetime) -> None:
-        """Everything in one transaction, by the row as it is now: it may have changed during the calls."""
-        with transaction.atomic():
-            task = Task.objects.select_for_update().get(pk=task_id)
-            shared_as_of = shared_poll_as_of()
-            was_first = task.polled_at is None
-            store.store(found.copies, task, as_of=began, shared_as_of=shared_as_of, at=self.now())
-            self.mark_lost(found.lost, task, shared_as_of=shared_as_of)
-            if was_first:
-                task.fire_periods = calendar.to_json(certain_from_now(task.calendar, began))
-            since = max(task.polled_at or began, began - MAX_WINDOW) - due.MISSED_AFTER
-            task.polled_at = max(began, task.polled_at or began)
-            if found.is_deep:
-                task.deep_polled_at = max(began, task.deep_polled_at or began)
-            state = load_state(task, since=since)
-            if self.has_other_calendar(task, state, found, since=since):
-                state = load_state(task, since=since)
-            self.note_outcomes(task, state, found)
-            plan(task, state, shared_as_of=shared_as_of, now=self.now())
+class Poller(Calls, Generic[Row]):
+    """Of rows that say themselves when they are due. A child has `read`: one poll, which may raise a TriggerError."""
 
-    def mark_lost(self, lost: Sequence[str], task: Task, *, shared_as_of: datetime) -> None:
-        """These runs were last certain at the last poll, or at the shared list."""
-        for run in Run.objects.filter(pk__in=lost, is_final=False, absent_at__isnull=True):
-            Run.objects.filter(pk=run.pk).update(absent_at=last_certain(run, task.polled_at, shared_as_of))
+    rows: ClassVar[Any]
+    outcome: ClassVar[str]
+    # The columns that a claim and a failure move.
+    due_columns: ClassVar[tuple[str, ...]] = ("next_poll_at",)
 
-    def has_other_calendar(self, task: Task, state: PollState, found: "Found", *, since: datetime) -> bool:
-        """Whether scheduled runs show that Trigger.dev fires at other times than we thought. The task then knows it."""
-        since = max(since, task.schedule_changed_at + due.MISSED_AFTER)
-        times = (copy.created_at for copy, is_scheduled in found.copies if is_scheduled)
-        ran, expected = {at for at in times if at > since}, {fire.at for fire in state.fires}
-        for at in sorted(ran - expected):
-            UNEXPECTED.inc()
-            logger.error("Task %s: a run at %s is no fire of its cron expression", task.pk, at)
-        is_shifted = any(period.shift for period in task.calendar)
-        periods = calendar.learn(task.calendar, ran) if is_shifted or not ran <= expected else task.calendar
-        if periods == task.calendar:
-            return False
-        task.fire_periods = calendar.to_json(periods)
-        return True
-
-    def note_outcomes(self, task: Task, state: PollState, found: "Found") -> None:
-        missed = [MissedRun(task=task, expected_at=at, noticed_at=self.now()) for at in due.missed(state)]
-        MissedRun.objects.bulk_create(missed, ignore_conflicts=True)
-        ran = [copy.created_at for copy, is_scheduled in found.copies if is_scheduled]
-        MissedRun.objects.filter(task=task, expected_at__in=ran).delete()
-
-    # --- A step ------------------------------------------------------------------------------------------------------
-
-    def step(self, run_all: Callable[[Callable[[Task], bool], Sequence[Task]], object]) -> int:
-        """Polls what is due, and says how many tasks were. `run_all` applies a function to each of them."""
+    def step(self, run_all: Callable[[Callable[[Row], bool], Sequence[Row]], object]) -> int:
+        """Polls what is due, and says how many rows were. `run_all` applies a function to each of them."""
         claimed = self.claim()
         run_all(self.poll, claimed)
         return len(claimed)
 
+    def claim(self, count: int = BATCH) -> list[Row]:
+        now = self.now()
+        with transaction.atomic():
+            is_due = lockable(self.rows.filter(next_poll_at__lte=now).order_by("next_poll_at"))
+            claimed = self.choose(is_due, now=now, count=count)
+            self.put_off(self.rows.filter(pk__in=[row.pk for row in claimed]), until=now + LEASE)
+        for row in claimed:
+            row.next_poll_at = now + LEASE
+        return claimed
 
-@dataclass
-class Found:
-    """What the calls of one poll brought: copies with whether they were found by schedule, and runs not found."""
+    def choose(self, is_due: QuerySet[Row], *, now: datetime, count: int) -> list[Row]:
+        return list(is_due.filter(watched_until__gt=now)[:count])
 
-    is_deep: bool
-    copies: list[tuple[RunCopy, bool]] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    def poll(self, row: Row) -> bool:
+        """Whether Trigger.dev answered. Never raises for what Trigger.dev does."""
+        try:
+            self.read(row)
+        except errors.TriggerError as error:
+            POLLS.labels("failed").inc()
+            self.postpone(row, error)
+            return False
+        POLLS.labels(self.outcome).inc()
+        return True
 
+    def read(self, row: Row) -> None:
+        raise NotImplementedError
 
-def load_state(task: Task, *, since: datetime | None = None) -> PollState:
-    """The stored state that `due` needs: fires since MISSED_AFTER before the last poll, and the runs of these."""
-    polled_at = task.polled_at
-    since = since or (polled_at or task.created_at) - due.MISSED_AFTER
-    scheduled = Run.objects.filter(task=task, is_scheduled=True, created_at__gte=since)
-    known = dict(scheduled.values_list("created_at", "stored_at"))
-    # Trigger.dev fires up to 30 s ahead: the first fire after the last poll may be known, and the next one counts.
-    until = max([polled_at, *known]) if polled_at else since
-    fires = tuple(calendar.fires(task.calendar, since=since, until=until)) if polled_at else ()
-    unfinished = Run.objects.filter(task=task, is_final=False).values_list("stored_at", "created_at", "absent_at")
-    return PollState(
-        polled_at=polled_at,
-        deep_polled_at=task.deep_polled_at or NEVER,
-        spread=spread_of(task),
-        fires=fires,
-        known=known,
-        unfinished=tuple(Unfinished(*row) for row in unfinished),
-        request_open_until=open_request_until(task),
-    )
+    def postpone(self, row: Row, error: errors.TriggerError) -> None:
+        """For as long as the stored runs are old, within bounds. Unless somebody has planned another poll meanwhile."""
+        pause = max(MIN_RETRY, min(MAX_RETRY, self.now() - row.polled_at if row.polled_at else MIN_RETRY))
+        if isinstance(error, errors.TooManyRequests | errors.NotSent):
+            pause = max(pause, timedelta(seconds=error.retry_after))
+        if row.next_poll_at is not None:
+            self.put_off(self.rows.filter(pk=row.pk, next_poll_at=row.next_poll_at), until=self.now() + pause)
 
-
-def open_request_until(task: Task) -> datetime:
-    """Of the newest run request without an answer."""
-    if task.run_by_hand_at is None:
-        return NEVER
-    newest = RunRequest.objects.filter(task=task, run_id__isnull=True).order_by("-requested_at").first()
-    return newest.requested_at + due.REQUEST_OPEN_FOR if newest else NEVER
-
-
-def plan(task: Task, state: PollState, *, shared_as_of: datetime, now: datetime) -> None:
-    """Stores when the task is due, and until when its runs are certainly what Trigger.dev has."""
-    is_watched = task.watched_until is not None and task.watched_until > now
-    stored_at = [run.stored_at for run in state.unfinished if run.absent_at is None]
-    quiet_until = due.quiet_until(state)
-    watched_poll = due.next_poll(state, is_watched=True, shared_as_of=shared_as_of)
-    next_poll = watched_poll if is_watched else due.next_poll(state, is_watched=False, shared_as_of=shared_as_of)
-    Task.objects.filter(pk=task.pk).update(
-        polled_at=task.polled_at,
-        deep_polled_at=task.deep_polled_at,
-        fire_periods=task.fire_periods,
-        next_poll_at=None if task.deleted_at else next_poll,
-        watched_poll_at=None if task.deleted_at else watched_poll,
-        quiet_until=quiet_until if quiet_until > NEVER else None,
-        unfinished_stored_at=max(stored_at, default=None),
-        **store.newest_of(task),
-    )
+    def put_off(self, rows: QuerySet[Row], *, until: datetime) -> None:
+        rows.update(**dict.fromkeys(self.due_columns, until))
 
 
-def initial_plan(task: Task, *, at: datetime) -> dict[str, datetime | None]:
-    """The columns of a task that is created now: it has no runs, and is due after its first fire."""
-    fires = tuple(calendar.fires(task.calendar, since=at, until=at))
-    state = PollState(polled_at=at, deep_polled_at=at, spread=spread_of(task), fires=fires)
-    return {
-        "polled_at": at,
-        "deep_polled_at": at,
-        "quiet_until": due.quiet_until(state),
-        "next_poll_at": due.next_poll(state, is_watched=False, shared_as_of=NEVER),
-        "watched_poll_at": due.next_poll(state, is_watched=True, shared_as_of=NEVER),
-    }
-
-
-def spread_of(task: Task) -> float:
-    """Spreads polls of unwatched tasks that fire at the same time."""
-    return task.pk.int % 1000 / 1000
-
-
-def oldest_in_question(state: PollState, *, began: datetime, is_deep: bool) -> datetime:
-    """How far back a poll reads: to the oldest thing that may have changed."""
-    if is_deep or state.polled_at is None:
-        return NEVER
-    waited_for = [at for at in due.awaited(state) if at <= began]
-    newest_first = sorted((run.created_at for run in state.unfinished), reverse=True)
-    return min([state.polled_at - OVERLAP, *waited_for, *newest_first[:MAX_UNFINISHED_REACH]])
-
-
-def needs_tag(task: Task, state: PollState, *, is_deep: bool) -> bool:
-    """Runs that were started by hand are found by the task's tag only."""
-    if task.run_by_hand_at is None or state.polled_at is None:
-        return task.run_by_hand_at is not None
-    has_unfinished = Run.objects.filter(task=task, is_final=False, is_scheduled=False).exists()
-    return is_deep or has_unfinished or state.polled_at < state.request_open_until
-
-
-def drop_unknown(run: Run, *, now: datetime) -> bool:
-    """Whether our copy was removed: Trigger.dev has not known the run for long. Until then its replicas may lag."""
-    if run.absent_at is None or now - run.absent_at < due.MISSED_AFTER:
-        return False
-    Run.objects.filter(pk=run.pk).delete()
-    return True
-
-
-def last_certain(run: Run, polled_at: datetime | None, shared_as_of: datetime) -> datetime:
-    is_shared = run.stored_at < shared_as_of - due.SHARED_GRACE
-    return max(polled_at or run.stored_at, shared_as_of if is_shared else NEVER)
+def mark_absent(runs: QuerySet[Run], *, polled_at: datetime | None, shared_as_of: datetime) -> None:
+    """Unfinished runs that nothing shows any more: they were last certain at the last poll, or at the shared list."""
+    certain = runs.filter(is_final=False, absent_at=None)
+    shared = certain.filter(stored_at__lt=shared_as_of - due.SHARED_GRACE)
+    shared.update(absent_at=max(polled_at or NEVER, shared_as_of))
+    certain.update(absent_at=polled_at or F("stored_at"))
 
 
 def shared_poll() -> SharedPoll:
-    return SharedPoll.objects.first() or NO_SHARED_POLL
+    return SharedPoll.objects.first() or SharedPoll(next_at=NEVER)
 
 
 def shared_poll_as_of() -> datetime:
     return shared_poll().as_of or NEVER
 
 
-def certain_from_now(periods: Sequence[calendar.Period], at: datetime) -> list[calendar.Period]:
-    """Fires from before the first poll are only possible: the runs may be older than what the poll has read."""
-    return [
-        replace(period, certain_from=max(period.certain_from or at, at)) if period.possible_from is None else period
-        for period in periods
-    ]
-
-
-def lockable(rows: QuerySet[Row]) -> QuerySet[Row]:
+def lockable(rows: QuerySet[AnyRow]) -> QuerySet[AnyRow]:
     """Without waiting for other processes. SQLite has one writer at a time, and no SKIP LOCKED."""
     return rows.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked)

@@ -20,9 +20,10 @@ from django.db.models.functions import Coalesce, Least
 from core.connections import give_connections_back
 from tasks import cron
 from tasks.models import SharedPoll, SyncStatus, Task
-from tasks.runs import background, due, worker
+from tasks.runs import due, steps
 from tasks.runs.due import NEVER, RunsStatus
-from tasks.runs.polling import MAX_CALL, Poller, lockable, shared_poll
+from tasks.runs.polling import MAX_CALL, lockable, shared_poll
+from tasks.runs.task_polls import TaskPoller
 
 # A watched task stays watched for this long; a reader renews it when less than half is left.
 WATCHED_FOR = timedelta(seconds=90)
@@ -101,22 +102,22 @@ def with_first_polls(tasks: list[Task], *, now: datetime, deadline: float) -> li
 
 def poll_now(tasks: Sequence[Task], *, deadline: float) -> None:
     """Until the deadline. What comes later is stored all the same."""
-    poller = replace(worker.made(Poller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
+    poller = replace(steps.made(TaskPoller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
     if connection.in_atomic_block:
         # Other connections do not see the rows of an open transaction.
-        worker.in_turn(partial(poll_before, poller, deadline=deadline), tasks)
+        steps.in_turn(partial(poll_before, poller, deadline=deadline), tasks)
         return
     give_connections_back()  # the polls need them
     wait([start_poll(poller, task, deadline=deadline) for task in tasks], timeout=max(0.0, deadline - time.monotonic()))
 
 
-def start_poll(poller: Poller, task: Task, *, deadline: float) -> Future[bool]:
+def start_poll(poller: TaskPoller, task: Task, *, deadline: float) -> Future[bool]:
     """Readers of this process share a poll that is running."""
     with _lock:
         running = _running.get(task.pk)
         if running is None:
-            poll_in_time = worker.with_own_connection(partial(poll_before, poller, deadline=deadline))
-            running = _running[task.pk] = worker.threads().submit(poll_in_time, task)
+            poll_in_time = steps.with_own_connection(partial(poll_before, poller, deadline=deadline))
+            running = _running[task.pk] = steps.threads().submit(poll_in_time, task)
             running.add_done_callback(partial(end_poll, task.pk))
         return running
 
@@ -127,7 +128,7 @@ def end_poll(task_id: UUID, poll: Future[bool]) -> None:
         logger.error("The first poll of task %s failed", task_id, exc_info=error)
 
 
-def poll_before(poller: Poller, task: Task, *, deadline: float) -> bool:
+def poll_before(poller: TaskPoller, task: Task, *, deadline: float) -> bool:
     return time.monotonic() < deadline and poller.poll(task)
 
 
@@ -140,7 +141,7 @@ def watch(tasks: Sequence[Task], shared: SharedPoll, *, now: datetime) -> None:
         except DatabaseError:
             logger.exception("Tasks could not be marked as watched")
     if any(is_overdue(task, shared, now=now) for task in tasks if can_have_runs(task)):
-        background.wake()
+        steps.wake()
 
 
 def renew(task_ids: Sequence[UUID], *, now: datetime) -> None:

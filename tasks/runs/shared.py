@@ -1,16 +1,19 @@
-"""The shared list of unfinished runs: one list for all watched tasks and accounts that have some, where they are many.
+"""The two lists that serve many tasks and accounts at once.
 
-It updates stored runs only: a new one comes with the poll of its task. A stored run that it lacks may have finished.
+The *unfinished* runs, where so many are followed that one list is cheaper. It updates stored runs only: a new one
+comes with the poll of its task. A stored run that it lacks may have finished. The *newest* runs, while somebody watches
+a list of runs: its items carry their tags, so it brings the runs of no task to all accounts.
 """
 
 from datetime import datetime, timedelta
+from itertools import islice
 
 from django.db import transaction
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import due, store
-from tasks.runs.polling import LEASE, MAX_PAGE, MIN_RETRY, POLLS, Calls, last_certain, shared_poll_as_of
-from tasks.runs.store import read_copies
+from tasks.runs.due import NEVER
+from tasks.runs.polling import LEASE, MAX_PAGE, MIN_RETRY, OVERLAP, POLLS, Calls, shared_poll_as_of
 from tasks.trigger import errors
 
 # Used when more tasks and accounts are watched with unfinished runs than twice its pages, and at least this many.
@@ -18,39 +21,90 @@ MIN_SHARED = 3
 SHARED_PAUSE = timedelta(seconds=2)
 # While it is too long to be used: how soon its length counts half.
 FORGET_AFTER = timedelta(minutes=1)
+NEWEST_PAUSE = timedelta(seconds=4)
+# How much later than it was created a run may be listed.
+LAG = timedelta(seconds=30)
+# After a longer pause, or more runs, the newest ones begin anew: what lies between is left to the accounts' own lists.
+MAX_GAP, MAX_NEWEST_PAGES = timedelta(minutes=10), 10
+
+
+class NewestPoller(Calls):
+    def poll(self) -> bool:
+        """Whether the list was read: it is, while any list of runs is watched."""
+        began = self.now()
+        shared = self.claim(began)
+        if shared is None:
+            return False
+        known_until, since = shared.newest_as_of, shared.newest_since
+        reach = began - (LAG if shared.is_newest_cut else OVERLAP)
+        if known_until is None or shared.is_newest_cut or began - known_until > MAX_GAP:
+            since = None
+        else:
+            reach = known_until - OVERLAP
+        oldest, is_cut = began, False
+        pages = self.pages(self.client.list_newest_runs, since=reach, limit=MAX_PAGE)
+        try:
+            for page, copies in islice(pages, MAX_NEWEST_PAGES):
+                store.store_listed(copies, as_of=began, shared_as_of=shared_poll_as_of(), at=self.now(), with_new=True)
+                oldest, is_cut = min([oldest, *(copy.created_at for copy in copies)]), page.next is not None
+        except errors.TriggerError:
+            SharedPoll.objects.update(newest_next_at=self.now() + MIN_RETRY)
+            POLLS.labels("failed").inc()
+            return False
+        # An account that was polled later than this missed nothing that this list did not bring.
+        if is_cut or since is None:
+            since = (oldest if is_cut else reach) + LAG
+        SharedPoll.objects.update(
+            newest_as_of=began, newest_since=since, is_newest_cut=is_cut, newest_next_at=began + NEWEST_PAUSE
+        )
+        gap = RunFeed.objects.filter(watched_until__gt=began, polled_at__lt=min(since, began - due.FRESH_FOR))
+        gap.filter(next_poll_at__gt=began).update(next_poll_at=began)
+        POLLS.labels("newest").inc()
+        return True
+
+    def claim(self, now: datetime) -> SharedPoll | None:
+        if not RunFeed.objects.filter(watched_until__gt=now).exists():
+            return None
+        with transaction.atomic():
+            shared = locked_row(now)
+            if shared.newest_next_at is not None and shared.newest_next_at > now:
+                return None
+            SharedPoll.objects.update(newest_next_at=now + LEASE)
+        return shared
 
 
 class SharedPoller(Calls):
+    """Of the unfinished runs."""
+
     def poll(self) -> bool:
         """Whether it was read."""
         began = self.now()
         most = self.claim(began)
-        seen, after, pages = set[str](), None, 0
+        seen, pages, is_whole = set[str](), 0, False
+        listed = self.pages(self.client.list_unfinished_runs, limit=MAX_PAGE)
         try:
-            while pages < most and (pages == 0 or after is not None):
-                page = self.client.list_unfinished_runs(limit=MAX_PAGE, after=after, deadline=self.next_deadline())
-                copies = read_copies(page.runs)
+            for page, copies in islice(listed, most):
+                pages += 1
                 shared_as_of = shared_poll_as_of()
                 store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=False)
                 seen |= {copy.id for copy in copies}
-                after, pages = page.next, pages + 1
+                is_whole = page.next is None
         except errors.TriggerError:
             SharedPoll.objects.update(next_at=self.now() + MIN_RETRY)
             SharedPoll.objects.filter(pages__lt=pages).update(pages=pages)
             POLLS.labels("failed").inc()
             return False
-        if after is not None:
-            self.give_up(pages + 1)
-        elif pages:
+        if is_whole:
             self.finish(seen, began=began, pages=pages)
             POLLS.labels("shared").inc()
-        return pages > 0 and after is None
+        elif most:
+            self.give_up(pages + 1)
+        return is_whole
 
     def claim(self, now: datetime) -> int:
         """How many pages are worth it: fewer than half of the polls that it saves. 0: it is not read now."""
         with transaction.atomic():
-            SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
-            shared = SharedPoll.objects.select_for_update().get()
+            shared = locked_row(now)
             count = count_with_unfinished(now)
             is_wanted, is_due = count >= max(MIN_SHARED, 2 * shared.pages + 1), shared.next_at <= now
             if is_wanted and is_due:
@@ -102,3 +156,13 @@ def count_with_unfinished(now: datetime) -> int:
     tasks = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False).count()
     owners = RunOwner.objects.filter(run__in=Run.objects.filter(task=None, is_final=False)).values("account_id")
     return tasks + RunFeed.objects.filter(watched_until__gt=now, account_id__in=owners).count()
+
+
+def locked_row(now: datetime) -> SharedPoll:
+    SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
+    return SharedPoll.objects.select_for_update().get()
+
+
+def last_certain(run: Run, polled_at: datetime | None, shared_as_of: datetime) -> datetime:
+    is_shared = run.stored_at < shared_as_of - due.SHARED_GRACE
+    return max(polled_at or run.stored_at, shared_as_of if is_shared else NEVER)

@@ -7,7 +7,7 @@ come in another order than they were sent, and replicas lag behind.
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -66,8 +66,10 @@ class RunCopy:
         return self.status in FINAL
 
 
+# What a row has of its copy.
+COLUMNS = "status", "is_final", "task_identifier", "created_at", "started_at", "finished_at", "updated_at", "data"
 # A copy with whether it was found by schedule, and the task that it was found for.
-Owned = tuple[RunCopy, bool, Task | None]
+Found = tuple[RunCopy, bool, Task | None]
 
 
 def read_copies(items: Iterable[types.Run]) -> list[RunCopy]:
@@ -155,26 +157,77 @@ def store(
     `as_of`: when the calls began. `at`: now. A run belongs to the task only where its account may see it.
     """
     stored = lock_runs(Run.objects.filter(pk__in=[copy.id for copy, _ in copies]))
-    new: dict[str, tuple[RunCopy, bool]] = {}
-    owned = list[Owned]()
-    for copy, is_scheduled in copies:
+    found = [(copy, is_scheduled, task) for copy, is_scheduled in copies]
+    write(found, stored, as_of=as_of, shared_as_of=shared_as_of, at=at)
+
+
+def store_listed(
+    copies: Sequence[RunCopy], *, as_of: datetime, shared_as_of: datetime, at: datetime, with_new: bool
+) -> None:
+    """Copies from a list about many tasks or accounts. `with_new`: also tagged runs that are not stored yet.
+
+    Most copies of such a list say nothing new: for them no row is locked.
+    """
+    known = Run.objects.in_bulk([copy.id for copy in copies])
+    copies = [copy for copy in copies if is_news(copy, known.get(copy.id), with_new=with_new)]
+    if not copies:
+        return
+    ids = [copy.id for copy in copies]
+    with transaction.atomic():
+        tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
+        stored = lock_runs(Run.objects.filter(Q(task__in=tasks) | Q(task=None), pk__in=ids))
+        found = list[Found]()
+        for copy in copies:
+            run = stored.get(copy.id)
+            if run is not None:
+                found.append((copy, run.is_scheduled, tasks[run.task_id] if run.task_id else None))
+            elif copy.id not in known:
+                found.append((copy, False, None))
+        write(found, stored, as_of=as_of, shared_as_of=shared_as_of, at=at)
+        for task in tasks.values():
+            Task.objects.filter(pk=task.pk).update(**newest_of(task))
+
+
+def is_news(copy: RunCopy, run: Run | None, *, with_new: bool) -> bool:
+    if run is None:
+        return with_new and bool(copy.tagged)
+    return supersedes(copy, run) or run.absent_at is not None
+
+
+def write(
+    found: Iterable[Found], stored: Mapping[str, Run], *, as_of: datetime, shared_as_of: datetime, at: datetime
+) -> None:
+    """`stored`: the locked rows. Of several copies of a new run the newest is stored."""
+    new, owned = dict[str, Found](), list[Found]()
+    for copy, is_scheduled, task in found:
         run = stored.get(copy.id)
-        if run is None:
-            former = new.get(copy.id)
-            if former is None or copy.updated_at >= former[0].updated_at:
-                new[copy.id] = (copy, is_scheduled or bool(former and former[1]))
+        if run is not None:
+            if is_current(copy, run):
+                owned.append((copy, is_scheduled, task))
+            update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
             continue
-        if is_current(copy, run):
-            owned.append((copy, is_scheduled, task))
-        update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
-    Run.objects.bulk_create(
-        [as_row(copy, task, is_scheduled=is_scheduled, at=at) for copy, is_scheduled in new.values()],
-        ignore_conflicts=True,
-    )
-    store_owners([*owned, *((copy, is_scheduled, task) for copy, is_scheduled in new.values())])
+        former = new.get(copy.id)
+        if former is None or copy.updated_at >= former[0].updated_at:
+            new[copy.id] = (copy, is_scheduled or bool(former and former[1]), task)
+    insert(new.values(), at=at)
+    store_owners([*owned, *new.values()])
 
 
-def store_owners(owned: Iterable[Owned]) -> None:
+def insert(found: Iterable[Found], *, at: datetime) -> None:
+    rows = [
+        Run(
+            id=copy.id,
+            task=task_shown_with(copy, task, is_scheduled=is_scheduled),
+            is_scheduled=is_scheduled,
+            stored_at=at,
+            **columns(copy),
+        )
+        for copy, is_scheduled, task in found
+    ]
+    Run.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def store_owners(owned: Iterable[Found]) -> None:
     """What a current copy says of its owners: tags name all of them, else a schedule one more."""
     newest = {copy.id: (copy, is_scheduled, task) for copy, is_scheduled, task in owned}
     stored = defaultdict[str, dict[UUID, RunOwner]](dict)
@@ -193,45 +246,6 @@ def store_owners(owned: Iterable[Owned]) -> None:
     RunOwner.objects.bulk_create(new, ignore_conflicts=True)
 
 
-def store_listed(
-    copies: Sequence[RunCopy], *, as_of: datetime, shared_as_of: datetime, at: datetime, with_new: bool
-) -> None:
-    """Copies from a list about many tasks or accounts. `with_new`: also tagged runs that are not stored yet.
-
-    Most copies of such a list say nothing new: for them no row is locked.
-    """
-    known = Run.objects.in_bulk([copy.id for copy in copies])
-    copies = [copy for copy in copies if is_news(copy, known.get(copy.id), with_new=with_new)]
-    if not copies:
-        return
-    ids = [copy.id for copy in copies]
-    with transaction.atomic():
-        tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
-        stored = lock_runs(Run.objects.filter(Q(task__in=tasks) | Q(task=None), pk__in=ids))
-        owned, new = list[Owned](), dict[str, RunCopy]()
-        for copy in copies:
-            run = stored.get(copy.id)
-            if run is None:
-                if copy.id not in known and (copy.id not in new or copy.updated_at >= new[copy.id].updated_at):
-                    new[copy.id] = copy
-                continue
-            task = tasks[run.task_id] if run.task_id else None
-            if is_current(copy, run):
-                owned.append((copy, run.is_scheduled, task))
-            update(run, copy, task, is_scheduled=run.is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
-        rows = [as_row(copy, None, is_scheduled=False, at=at) for copy in new.values()]
-        Run.objects.bulk_create(rows, ignore_conflicts=True)
-        store_owners([*owned, *((copy, False, None) for copy in new.values())])
-        for task in tasks.values():
-            Task.objects.filter(pk=task.pk).update(**newest_of(task))
-
-
-def is_news(copy: RunCopy, run: Run | None, *, with_new: bool) -> bool:
-    if run is None:
-        return with_new and bool(copy.tagged)
-    return supersedes(copy, run) or run.absent_at is not None
-
-
 def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetime) -> None:
     """A run that was retrieved by id: lists show it like everybody else, and also while Trigger.dev is away."""
     copies = read_copies([item])
@@ -239,7 +253,7 @@ def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetim
         run = Run.objects.filter(pk=copy.id).first()
         if run is None and owners:
             with transaction.atomic():
-                Run.objects.bulk_create([as_row(copy, None, is_scheduled=False, at=as_of)], ignore_conflicts=True)
+                insert([(copy, False, None)], at=as_of)
                 rows = [RunOwner(run_id=copy.id, account_id=pk, created_at=copy.created_at) for pk in owners]
                 RunOwner.objects.bulk_create(rows, ignore_conflicts=True)
         elif run is not None:
@@ -288,27 +302,8 @@ def refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def as_row(copy: RunCopy, task: Task | None, *, is_scheduled: bool, at: datetime) -> Run:
-    return Run(
-        id=copy.id,
-        task=task_shown_with(copy, task, is_scheduled=is_scheduled),
-        is_scheduled=is_scheduled,
-        stored_at=at,
-        **columns(copy),
-    )
-
-
 def columns(copy: RunCopy) -> dict[str, Any]:
-    return {
-        "status": copy.status,
-        "is_final": copy.is_final,
-        "task_identifier": copy.task_identifier,
-        "created_at": copy.created_at,
-        "started_at": copy.started_at,
-        "finished_at": copy.finished_at,
-        "updated_at": copy.updated_at,
-        "data": copy.data,
-    }
+    return {name: getattr(copy, name) for name in COLUMNS}
 
 
 def task_shown_with(copy: RunCopy, task: Task | None, *, is_scheduled: bool) -> Task | None:

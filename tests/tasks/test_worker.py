@@ -20,7 +20,8 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.management.commands import run_worker
 from tasks.models import Run, RunRequest, SyncFailure, SyncStatus, Task
-from tasks.runs.worker import database_now, delete_old_runs
+from tasks.retention import delete_old_runs
+from tasks.runs.steps import database_now
 from tasks.schedules.settling import settle, settle_pending
 from tests.cast import Cast, make_task
 from tests.client import later

@@ -16,7 +16,7 @@ from django.db import connections
 from core.parent_process import exit_with_parent
 from tasks import bulk, upkeep
 from tasks.gateway import upstream
-from tasks.runs.worker import poll_due
+from tasks.runs.steps import poll_due
 from tasks.schedules.settling import settle_pending
 
 # Seconds.

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import track
 
 from tasks.models import Task
-from tasks.runs.polling import Poller
-from tasks.runs.worker import delete_old_runs, made
+from tasks.retention import delete_old_runs
+from tasks.runs.steps import made
+from tasks.runs.task_polls import TaskPoller
 
 
 class Command(BaseCommand):
@@ -40,14 +41,14 @@ class Command(BaseCommand):
 
     def due(self) -> Iterable[bool]:
         """Each task at most once: a failed poll comes due again soon."""
-        work, answers, seen = made(Poller), list[bool](), set[object]()
+        work, answers, seen = made(TaskPoller), list[bool](), set[object]()
         while claimed := [task for task in work.claim() if task.pk not in seen]:
             seen |= {task.pk for task in claimed}
             answers += [work.poll(task) for task in claimed]
         return answers
 
     def backfill(self) -> Iterable[bool]:
-        work = made(Poller)
+        work = made(TaskPoller)
         tasks = Task.objects.living()
         tasks.update(deep_polled_at=None)
         shown = track(tasks.in_parts(), total=tasks.count(), console=Console(stderr=True), description="Reading runs")

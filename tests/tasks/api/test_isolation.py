@@ -12,7 +12,7 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.models import Run, RunOwner, Task
 from tasks.runs import owners
-from tasks.runs.background import run_steps
+from tasks.runs.steps import run_steps
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 

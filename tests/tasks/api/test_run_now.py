@@ -16,7 +16,7 @@ from demo.standin.state import StandinRun
 from tasks import cron
 from tasks.models import RunRequest, Task
 from tasks.runs import run_now
-from tasks.runs.background import run_steps
+from tasks.runs.steps import run_steps
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
 

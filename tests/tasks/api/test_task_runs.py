@@ -9,9 +9,9 @@ from demo.standin.messages import Request
 from demo.standin.run_json import STATUSES
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun, State
-from tasks.runs.feeds import FeedPoller
+from tasks.runs.shared import NewestPoller
+from tasks.runs.steps import made
 from tasks.runs.store import LEFT_OUT_OF_LISTS
-from tasks.runs.worker import made
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 
@@ -134,7 +134,7 @@ def test_a_run_that_a_list_has_brought_while_it_was_started_is_its_tasks(
 
     def read_newest(request: Request) -> None:
         if request.method == "POST":
-            made(FeedPoller).poll_newest()
+            made(NewestPoller).poll()
 
     trigger.after = read_newest
     (run,) = alice_api.post(PATH, {"id": str(task.pk)}, format="json").json()["runs"]

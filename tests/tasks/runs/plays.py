@@ -38,9 +38,10 @@ from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, SharedPoll, Task
 from tasks.runs import reading, run_now
 from tasks.runs.due import RunsStatus
-from tasks.runs.polling import Poller, shared_poll_as_of
+from tasks.runs.polling import shared_poll_as_of
 from tasks.runs.shared import SharedPoller
 from tasks.runs.store import FINAL
+from tasks.runs.task_polls import TaskPoller
 from tasks.schedules import settling
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
@@ -96,7 +97,7 @@ class Play:
         self.events: list[tuple[datetime, int, Callable[[], object]]] = []
         self.order, self.depth = itertools.count(), 0
         client = PlayClient(self)
-        self.poller = Poller(client, timezone.now, lambda: time.monotonic() + 1000)
+        self.poller = TaskPoller(client, timezone.now, lambda: time.monotonic() + 1000)
         self.shared = SharedPoller(client, timezone.now, lambda: time.monotonic() + 1000)
         self.complaints, self.fresh_readings = Counter[str](), 0
         self.versions = dict[str, int]()

@@ -15,10 +15,10 @@ from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
-from tasks.runs import background, feeds
-from tasks.runs.background import run_steps
+from tasks.runs import shared, steps
 from tasks.runs.feeds import FeedPoller
-from tasks.runs.worker import made
+from tasks.runs.shared import NewestPoller
+from tasks.runs.steps import made, run_steps
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 
@@ -126,7 +126,7 @@ def test_after_a_pause_the_list_is_stale_until_the_account_is_asked_for_again(
 def test_more_new_runs_than_ten_pages_are_left_to_the_accounts_own_lists(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(feeds, "MAX_NEWEST_PAGES", 1)
+    monkeypatch.setattr(shared, "MAX_NEWEST_PAGES", 1)
     alice_api.get(PATH)
     clock.shift(6.5)
     alice_api.get(PATH)
@@ -296,7 +296,7 @@ def test_a_list_in_which_nothing_is_new_writes_no_run_and_no_task(
             alice_api.get(path)
     clock.shift(5)
     with CaptureQueriesContext(connection) as queries:
-        assert made(FeedPoller).poll_newest()
+        assert made(NewestPoller).poll()
     written = [query["sql"] for query in queries if query["sql"].split()[0] in ("UPDATE", "INSERT", "DELETE")]
     assert {sql.split('"')[1] for sql in written} <= {"tasks_sharedpoll", "tasks_runfeed"}
 
@@ -368,7 +368,7 @@ def test_a_delete_makes_no_old_status_fresh(
     trigger.state.add_run(StandinRun("t", trigger.state.now, schedule=schedule, kind="SCHEDULED", ends_after=20))
     alice_api.get(PATH)
     clock.shift(600)
-    monkeypatch.setattr(background, "wake", lambda: None)
+    monkeypatch.setattr(steps, "wake", lambda: None)
     assert alice_api.delete("/api/tasks", {"id": str(task.pk)}, format="json").status_code == 200
     assert status(alice_api) == "stale"
 

@@ -13,7 +13,7 @@ import time_machine
 from demo.standin.standin import Standin
 from tasks.cron import calendar
 from tasks.models import Run
-from tasks.runs import due, polling, run_now, shared, store
+from tasks.runs import due, polling, run_now, shared, store, task_polls
 from tests.cast import Cast
 from tests.tasks.runs.plays import play
 
@@ -28,10 +28,10 @@ MAX_PLAYS = int(os.environ.get("GUARD_PLAYS", "120"))
 # what is absent, and reading further pages.
 GUARDS: dict[str, tuple[Any, str, str, str]] = {
     "a poll is as old as the moment before its first call": (
-        *(polling.Poller, "commit", "task.polled_at = max(began, task.polled_at or began)"),
+        *(task_polls.TaskPoller, "commit", "task.polled_at = max(began, task.polled_at or began)"),
         "task.polled_at = self.now()",
     ),
-    "a claim ends": (polling.Poller, "claim", "next_poll_at=now + LEASE,", "next_poll_at=due.EVER,"),
+    "a claim ends": (polling.Poller, "claim", "until=now + LEASE)", "until=due.EVER)"),
     "the newer copy stays": (store, "supersedes", "return copy.updated_at > run.updated_at", "return True"),
     "a final copy is never undone": (store, "supersedes", "return copy.is_final\n", "return True\n"),
     "a fire without its run keeps the task from being fresh": (
@@ -39,7 +39,7 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
         "first = next((fire.at for fire in state.fires if fire.at > state.polled_at), EVER)",
     ),
     "an unfinished run that the lists lack is retrieved": (
-        *(polling.Poller, "retrieve_missing", "for run in unfinished:"),
+        *(task_polls.TaskPoller, "retrieve_missing", "for run in Run.objects.filter(task=task, is_final=False):"),
         "for run in ():",
     ),
     "both expressions are possible near a change": (
@@ -51,12 +51,12 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
         "pass",
     ),
     "six hours without a deep poll are too long": (
-        *(polling.Poller, "read", "is_deep = is_first or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74"),
+        *(task_polls.TaskPoller, "find", "is_deep = is_first or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74"),
         "is_deep = is_first",
     ),
     "the shared list counts when its last page was read": (
-        *(shared.SharedPoller, "poll", "after, pages = page.next, pages + 1"),
-        "after, pages, seen = None, 1, {*Run.objects.values_list('pk', flat=True)}",
+        *(shared.SharedPoller, "poll", "is_whole = page.next is None"),
+        "is_whole, seen = True, {*Run.objects.values_list('pk', flat=True)}; break",
     ),
 }
 

@@ -15,7 +15,7 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.gateway import upstream
 from tasks.models import RunFeed, Task
-from tasks.runs.background import run_steps
+from tasks.runs.steps import run_steps
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 

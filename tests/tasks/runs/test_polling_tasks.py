@@ -18,11 +18,13 @@ from tasks import writes
 from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, RunOwner, RunRequest, SharedPoll, Task
+from tasks.retention import delete_old_runs
 from tasks.runs import due, reading, run_now
-from tasks.runs.polling import LEASE, Poller
+from tasks.runs.polling import LEASE
 from tasks.runs.shared import SharedPoller
+from tasks.runs.steps import in_turn, made
 from tasks.runs.store import read_copies, store, store_listed
-from tasks.runs.worker import delete_old_runs, in_turn, made
+from tasks.runs.task_polls import TaskPoller
 from tasks.trigger import types
 from tests.cast import TESTER, Cast, make_task
 
@@ -36,12 +38,12 @@ pytestmark = pytest.mark.usefixtures("db")
 
 
 @pytest.fixture
-def work(clock: time_machine.Traveller) -> Poller:
-    return made(Poller, now=timezone.now)
+def work(clock: time_machine.Traveller) -> TaskPoller:
+    return made(TaskPoller, now=timezone.now)
 
 
 @pytest.fixture
-def task(cast: Cast, work: Poller) -> Task:
+def task(cast: Cast, work: TaskPoller) -> Task:
     """Fires daily at noon. It was polled an hour ago, and is watched."""
     hour_ago = NOON - timedelta(hours=1)
     created = NOON - timedelta(days=9)
@@ -65,7 +67,7 @@ def add_run(trigger: Standin, *, at: datetime = NOON, schedule_id: str | None = 
     return trigger.state.add_run(StandinRun("customer-prompt-task", at.timestamp(), schedule=schedule, **fields))
 
 
-def poll(work: Poller, task: Task) -> Task:
+def poll(work: TaskPoller, task: Task) -> Task:
     assert work.poll(Task.objects.get(pk=task.pk))
     return Task.objects.get(pk=task.pk)
 
@@ -79,7 +81,7 @@ def due_after(task: Task) -> float:
 
 
 def test_a_run_is_stored_with_its_owner_as_trigger_sent_it(
-    task: Task, trigger: Standin, work: Poller, cast: Cast
+    task: Task, trigger: Standin, work: TaskPoller, cast: Cast
 ) -> None:
     sent = add_run(trigger)
     polled = poll(work, task)
@@ -91,7 +93,7 @@ def test_a_run_is_stored_with_its_owner_as_trigger_sent_it(
 
 
 def test_a_run_with_another_accounts_tag_is_not_shown_under_the_task(
-    task: Task, trigger: Standin, work: Poller, cast: Cast
+    task: Task, trigger: Standin, work: TaskPoller, cast: Cast
 ) -> None:
     add_run(trigger, tags=[f"account:{cast.charlie.pk}"])
     poll(work, task)
@@ -100,7 +102,7 @@ def test_a_run_with_another_accounts_tag_is_not_shown_under_the_task(
 
 
 def test_a_tag_that_comes_later_takes_the_run_away_from_the_task(
-    task: Task, trigger: Standin, work: Poller, cast: Cast, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, cast: Cast, clock: time_machine.Traveller
 ) -> None:
     run = add_run(trigger, ends_after=10)
     assert poll(work, task).recent_runs
@@ -118,7 +120,7 @@ def test_a_tag_that_comes_later_takes_the_run_away_from_the_task(
 
 @pytest.mark.parametrize("tags", [["task:{task}"], ["task:{task}", "account:{other}"]])
 def test_a_run_that_claims_a_task_without_its_account_is_not_the_tasks(
-    task: Task, trigger: Standin, work: Poller, cast: Cast, tags: list[str]
+    task: Task, trigger: Standin, work: TaskPoller, cast: Cast, tags: list[str]
 ) -> None:
     Task.objects.update(run_by_hand_at=NOON, deep_polled_at=None)
     add_run(trigger, schedule_id=None, tags=[tag.format(task=task.pk, other=cast.charlie.pk) for tag in tags])
@@ -127,7 +129,7 @@ def test_a_run_that_claims_a_task_without_its_account_is_not_the_tasks(
 
 
 def test_the_first_poll_reads_the_newest_five_and_older_fires_are_never_missed(
-    task: Task, trigger: Standin, work: Poller
+    task: Task, trigger: Standin, work: TaskPoller
 ) -> None:
     Task.objects.update(polled_at=None, fire_periods=[], quiet_until=None)
     for days in range(1, 9):
@@ -136,7 +138,7 @@ def test_the_first_poll_reads_the_newest_five_and_older_fires_are_never_missed(
     assert (Run.objects.count(), trigger.asked[LIST], MissedRun.objects.count()) == (5, 1, 0)
 
 
-def test_metadata_over_the_maximum_size_is_left_out_and_said_so(task: Task, trigger: Standin, work: Poller) -> None:
+def test_metadata_over_the_maximum_size_is_left_out_and_said_so(task: Task, trigger: Standin, work: TaskPoller) -> None:
     add_run(trigger, metadata={"log": "x" * 70_000})
     poll(work, task)
     data = Run.objects.get().data
@@ -159,7 +161,7 @@ def ids_of_copies(items: Any) -> list[str]:
 
 
 def test_a_fire_that_came_ahead_of_its_time_is_not_the_last_one(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     begun = (NOON - timedelta(seconds=30)).isoformat()
     periods = [{"schedule": "* * * * *", "timezone": "UTC", "possible_from": begun, "certain_from": begun}]
@@ -178,7 +180,7 @@ def test_a_fire_that_came_ahead_of_its_time_is_not_the_last_one(
 
 
 def test_a_fire_whose_run_is_not_listed_yet_is_polled_again_within_seconds(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(1)
     assert due_after(poll(work, task)) == 4
@@ -190,7 +192,7 @@ def test_a_fire_whose_run_is_not_listed_yet_is_polled_again_within_seconds(
 
 
 def test_an_unfinished_run_is_polled_every_two_seconds_until_it_is_final(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     add_run(trigger, ends_after=10)
     clock.shift(2)
@@ -202,7 +204,7 @@ def test_an_unfinished_run_is_polled_every_two_seconds_until_it_is_final(
 
 
 def test_a_certain_fire_without_a_run_is_missed_in_time_and_no_longer_when_its_run_comes(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(due.MISSED_AFTER.total_seconds() + 1)
     poll(work, task)
@@ -213,7 +215,7 @@ def test_a_certain_fire_without_a_run_is_missed_in_time_and_no_longer_when_its_r
     assert MissedRun.objects.count() == 0
 
 
-def test_a_failed_poll_changes_nothing_but_the_next_try(task: Task, trigger: Standin, work: Poller) -> None:
+def test_a_failed_poll_changes_nothing_but_the_next_try(task: Task, trigger: Standin, work: TaskPoller) -> None:
     trigger.faults.add(Fault("hang"))
     assert not work.poll(task)
     row = Task.objects.get()
@@ -221,7 +223,7 @@ def test_a_failed_poll_changes_nothing_but_the_next_try(task: Task, trigger: Sta
 
 
 def test_a_run_outside_the_schedule_is_counted_as_unexpected(
-    task: Task, trigger: Standin, work: Poller, caplog: pytest.LogCaptureFixture
+    task: Task, trigger: Standin, work: TaskPoller, caplog: pytest.LogCaptureFixture
 ) -> None:
     add_run(trigger, at=NOON - timedelta(seconds=90))
     poll(work, task)
@@ -230,7 +232,7 @@ def test_a_run_outside_the_schedule_is_counted_as_unexpected(
 
 @pytest.mark.parametrize("hours", [1, -1])
 def test_other_rules_for_a_time_zone_never_make_a_missed_run(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller, hours: int
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller, hours: int
 ) -> None:
     """Trigger.dev fires an hour later or earlier than we compute, and every poll that is due is made."""
     Task.objects.update(next_poll_at=NOON)
@@ -258,7 +260,7 @@ def test_other_rules_for_a_time_zone_never_make_a_missed_run(
 
 
 def test_a_poll_reads_further_pages_down_to_what_is_in_question(
-    task: Task, cast: Cast, trigger: Standin, work: Poller
+    task: Task, cast: Cast, trigger: Standin, work: TaskPoller
 ) -> None:
     """Runs by hand whose answers were lost: no fire says how many to expect."""
     Task.objects.update(run_by_hand_at=NOON, polled_at=NOON - timedelta(seconds=60))
@@ -270,7 +272,7 @@ def test_a_poll_reads_further_pages_down_to_what_is_in_question(
     assert Run.objects.filter(task=task).count() == 12
 
 
-def test_an_older_copy_never_replaces_a_newer_one(task: Task, trigger: Standin, work: Poller) -> None:
+def test_an_older_copy_never_replaces_a_newer_one(task: Task, trigger: Standin, work: TaskPoller) -> None:
     run = add_run(trigger, stuck_as="EXECUTING", starts_after=50)
     poll(work, task)
     trigger.state.remove_run(run.id)
@@ -280,7 +282,7 @@ def test_an_older_copy_never_replaces_a_newer_one(task: Task, trigger: Standin, 
 
 
 def test_a_final_status_is_never_undone(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     run = add_run(trigger, ends_after=1)
     clock.shift(5)
@@ -291,7 +293,7 @@ def test_a_final_status_is_never_undone(
     assert Run.objects.get().status == "COMPLETED"
 
 
-def test_of_two_copies_in_one_poll_the_newer_one_stays(task: Task, trigger: Standin, work: Poller) -> None:
+def test_of_two_copies_in_one_poll_the_newer_one_stays(task: Task, trigger: Standin, work: TaskPoller) -> None:
     run = add_run(trigger)
     poll(work, task)
     item = {"id": run.id, "createdAt": NOON.isoformat(), "tags": []}
@@ -309,7 +311,7 @@ def test_of_two_copies_in_one_poll_the_newer_one_stays(task: Task, trigger: Stan
 
 
 def test_an_unfinished_run_that_the_list_lacks_is_retrieved(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     run = add_run(trigger, ends_after=10)
     poll(work, task)
@@ -321,7 +323,7 @@ def test_an_unfinished_run_that_the_list_lacks_is_retrieved(
 
 
 def test_a_run_that_nobody_finds_any_more_keeps_its_task_from_being_fresh(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     run = add_run(trigger, stuck_as="EXECUTING")
     poll(work, task)
@@ -333,7 +335,7 @@ def test_a_run_that_nobody_finds_any_more_keeps_its_task_from_being_fresh(
 
 
 def test_the_row_as_it_is_at_the_commit_decides_when_the_task_is_due(
-    task: Task, trigger: Standin, work: Poller, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     """Alice changes the schedule while a poll is running."""
     clock.shift(10)
@@ -350,7 +352,7 @@ def test_the_row_as_it_is_at_the_commit_decides_when_the_task_is_due(
 
 
 def test_a_process_that_dies_after_its_claim_leaves_the_task_due_again(
-    task: Task, work: Poller, clock: time_machine.Traveller
+    task: Task, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     Task.objects.update(next_poll_at=NOON)
     assert [claimed.pk for claimed in work.claim()] == [task.pk]
@@ -362,7 +364,7 @@ def test_a_process_that_dies_after_its_claim_leaves_the_task_due_again(
 # --- Whose turn it is ------------------------------------------------------------------------------------------------
 
 
-def test_watched_tasks_are_claimed_first_and_unwatched_ones_are_not_starved(cast: Cast, work: Poller) -> None:
+def test_watched_tasks_are_claimed_first_and_unwatched_ones_are_not_starved(cast: Cast, work: TaskPoller) -> None:
     later = NOON + timedelta(minutes=5)
     for number in range(20):
         watched_until = later if number % 2 else None
@@ -372,13 +374,15 @@ def test_watched_tasks_are_claimed_first_and_unwatched_ones_are_not_starved(cast
     assert len(claimed) == 8
 
 
-def test_a_deleted_task_is_never_due(task: Task, trigger: Standin, work: Poller) -> None:
+def test_a_deleted_task_is_never_due(task: Task, trigger: Standin, work: TaskPoller) -> None:
     writes.delete_task(task, actor=TESTER, at=timezone.now())
     assert Task.objects.get().next_poll_at is None
     assert work.claim() == []
 
 
-def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(task: Task, trigger: Standin, work: Poller) -> None:
+def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(
+    task: Task, trigger: Standin, work: TaskPoller
+) -> None:
     def delete(request: Request) -> None:
         trigger.before = lambda request: None
         writes.delete_task(task, actor=TESTER, at=timezone.now())
@@ -390,7 +394,9 @@ def test_a_task_that_is_deleted_during_its_poll_is_never_due_again(task: Task, t
     assert Task.objects.get().next_poll_at is None
 
 
-def test_a_failed_poll_does_not_postpone_what_was_planned_meanwhile(task: Task, trigger: Standin, work: Poller) -> None:
+def test_a_failed_poll_does_not_postpone_what_was_planned_meanwhile(
+    task: Task, trigger: Standin, work: TaskPoller
+) -> None:
     Task.objects.update(next_poll_at=NOON)
     (claimed,) = work.claim()
     Task.objects.poll_soon(at=NOON)
@@ -400,7 +406,7 @@ def test_a_failed_poll_does_not_postpone_what_was_planned_meanwhile(task: Task, 
 
 
 def test_a_changed_title_leaves_the_next_poll_as_it_is_and_a_changed_schedule_does_not(
-    task: Task, trigger: Standin, work: Poller
+    task: Task, trigger: Standin, work: TaskPoller
 ) -> None:
     Task.objects.update(next_poll_at=NOON + timedelta(hours=5), quiet_until=NOON + timedelta(hours=5))
     writes.update_task(task, {"title": "New"}, actor=TESTER, at=timezone.now())
@@ -416,7 +422,7 @@ def test_a_changed_title_leaves_the_next_poll_as_it_is_and_a_changed_schedule_do
 
 
 @pytest.fixture
-def crowd(cast: Cast, trigger: Standin, work: Poller) -> list[Task]:
+def crowd(cast: Cast, trigger: Standin, work: TaskPoller) -> list[Task]:
     """Ten watched tasks, each with a run that is executing."""
     tasks = []
     for number in range(10):
@@ -434,7 +440,7 @@ def crowd(cast: Cast, trigger: Standin, work: Poller) -> list[Task]:
 
 
 def test_one_shared_list_follows_all_unfinished_runs(
-    crowd: list[Task], trigger: Standin, work: Poller, clock: time_machine.Traveller
+    crowd: list[Task], trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(3)
     assert made(SharedPoller, now=timezone.now).poll()
@@ -443,7 +449,7 @@ def test_one_shared_list_follows_all_unfinished_runs(
 
 
 def test_runs_that_the_shared_list_lacks_are_polled_at_once(
-    crowd: list[Task], trigger: Standin, work: Poller, clock: time_machine.Traveller
+    crowd: list[Task], trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(40)
     assert work.step(in_turn) == 8
@@ -452,7 +458,7 @@ def test_runs_that_the_shared_list_lacks_are_polled_at_once(
 
 
 def test_when_the_shared_list_is_no_longer_worth_it_each_task_is_polled_again(
-    crowd: list[Task], trigger: Standin, work: Poller, clock: time_machine.Traveller
+    crowd: list[Task], trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(3)
     assert made(SharedPoller, now=timezone.now).poll()
@@ -472,7 +478,7 @@ def test_when_the_shared_list_is_no_longer_worth_it_each_task_is_polled_again(
     assert Task.objects.filter(pk__in=ids, next_poll_at__lte=timezone.now()).count() == 0
 
 
-def test_a_few_unfinished_runs_need_no_shared_list(task: Task, trigger: Standin, work: Poller) -> None:
+def test_a_few_unfinished_runs_need_no_shared_list(task: Task, trigger: Standin, work: TaskPoller) -> None:
     add_run(trigger)
     poll(work, task)
     assert not made(SharedPoller, now=timezone.now).poll()
@@ -482,7 +488,7 @@ def test_a_few_unfinished_runs_need_no_shared_list(task: Task, trigger: Standin,
 
 
 def test_a_started_run_is_stored_before_trigger_lists_it_and_its_answer_replaces_the_copy(
-    task: Task, trigger: Standin, work: Poller, cast: Cast, clock: time_machine.Traveller
+    task: Task, trigger: Standin, work: TaskPoller, cast: Cast, clock: time_machine.Traveller
 ) -> None:
     Task.objects.update(next_poll_at=NOON + timedelta(hours=5))
     deadline = upstream.deadline_from_now()
@@ -498,7 +504,7 @@ def test_a_started_run_is_stored_before_trigger_lists_it_and_its_answer_replaces
 # --- Retention -------------------------------------------------------------------------------------------------------
 
 
-def test_old_finished_runs_are_deleted_with_their_owners(task: Task, trigger: Standin, work: Poller) -> None:
+def test_old_finished_runs_are_deleted_with_their_owners(task: Task, trigger: Standin, work: TaskPoller) -> None:
     add_run(trigger, at=NOON - timedelta(days=401), ends_after=5)
     add_run(trigger, at=NOON - timedelta(days=402), stuck_as="EXECUTING")
     add_run(trigger, at=NOON - timedelta(days=2), ends_after=5)

@@ -17,7 +17,7 @@ from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.gateway import upstream
 from tasks.models import Task
-from tasks.runs import background, worker
+from tasks.runs import steps
 from tests.cast import Cast, make_task
 from tests.client import ContractClient, later
 
@@ -184,7 +184,7 @@ def test_one_step_in_the_background_serves_many_readers(
         assert read(crowd[0]) == "stale"
         for client in crowd[1:]:
             read(client)
-        background.steps().finish()
+        steps.background().finish()
         (only,) = shown(crowd[0])["recent_runs"]
     assert (only["id"], trigger.asked["all"]) == (run.id, 2)
 
@@ -197,12 +197,12 @@ def test_a_hanging_trigger_leaves_no_queue_behind(alice_api: ContractClient, cas
     tasks = alice_api.get("/api/tasks").json()["tasks"]
     assert {task["runs_status"] for task in tasks} == {"unavailable"}
     trigger.faults.clear()
-    worker.finish()
+    steps.finish()
     for minutes in (2, 4):
         with later(minutes=minutes):
             alice_api.get("/api/tasks")
-            background.steps().finish()
-            worker.finish()
+            steps.background().finish()
+            steps.finish()
             upstream.finish()
     with later(minutes=4):
         tasks = alice_api.get("/api/tasks").json()["tasks"]

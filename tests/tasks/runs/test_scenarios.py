@@ -28,12 +28,13 @@ from demo.standin.state import StandinRun, StandinSchedule
 from tasks.cron import calendar
 from tasks.gateway.quota import count_call
 from tasks.models import RunFeed, Task
-from tasks.runs import polling, reading
+from tasks.runs import reading, task_polls
 from tasks.runs.due import RunsStatus
 from tasks.runs.feeds import FeedPoller
-from tasks.runs.polling import Poller, shared_poll_as_of
-from tasks.runs.shared import SharedPoller
-from tasks.runs.worker import in_turn
+from tasks.runs.polling import shared_poll_as_of
+from tasks.runs.shared import NewestPoller, SharedPoller
+from tasks.runs.steps import in_turn
+from tasks.runs.task_polls import TaskPoller
 from tasks.trigger.client import TriggerClient, route_of
 from tasks.trigger.responses import read_answer
 from tests.cast import Cast
@@ -112,14 +113,15 @@ def test_calls_of_a_scenario(
     settings.WEB_CONCURRENCY = 1
     watched = make_tasks(scenario, cast, trigger, rng)
     calls = (client, timezone.now, lambda: time.monotonic() + 100)
-    shared, feeds, tasks = SharedPoller(*calls), FeedPoller(*calls), Poller(*calls)
+    shared, newest = SharedPoller(*calls), NewestPoller(*calls)
+    feeds, tasks = FeedPoller(*calls), TaskPoller(*calls)
     statuses = Counter[tuple[int, RunsStatus]]()
     for step in range(int(scenario.minutes * 60 / STEP)):
         fire(trigger, scenario, rng)
         if step % 4 == 0 and watched:
             read(watched, statuses, minute=int(step * STEP // 60))
         shared.poll()
-        feeds.poll_newest()
+        newest.poll()
         for poller in (feeds, tasks):
             poller.step(in_turn)
         clock.shift(STEP)
@@ -162,7 +164,7 @@ def make_tasks(scenario: Scenario, cast: Cast, trigger: Standin, rng: random.Ran
             fire_periods=calendar.to_json(periods),
         )
         task.trigger_schedule_id = f"sched_{task.pk.hex[:21]}"
-        for name, value in polling.initial_plan(task, at=BEGIN - timedelta(minutes=1)).items():
+        for name, value in task_polls.initial_plan(task, at=BEGIN - timedelta(minutes=1)).items():
             setattr(task, name, value)
         task.deep_polled_at = BEGIN - timedelta(hours=rng.uniform(0, 4))
         if number < scenario.watched or scenario.watched == scenario.tasks:

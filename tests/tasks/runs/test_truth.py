@@ -12,7 +12,7 @@ from demo.standin.faults import Fault
 from demo.standin.replicas import Replicas
 from demo.standin.standin import Standin
 from tasks.models import Task
-from tasks.runs import background
+from tasks.runs import steps
 from tasks.schedules.settling import settle_pending
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, with_key
@@ -101,7 +101,7 @@ def test_a_read_while_pending_is_not_fresh_past_a_fire_of_either_cron(
     clock.shift(45)
     schedules.fire_due(trigger.state, ahead=10)
     clock.shift(20)
-    background.run_steps()
+    steps.run_steps()
     after = shown(dora)
     assert (after["runs_status"], len(after["recent_runs"])) == ("fresh", 1)
 

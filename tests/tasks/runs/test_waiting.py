@@ -21,7 +21,7 @@ from demo.standin.messages import Request
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
 from tasks.models import Run, RunFeed
-from tasks.runs import background
+from tasks.runs import steps
 from tasks.runs.waiting import Waiter, Waiting, has_left, wait_for_change, waiting
 from tests.cast import Cast, make_key
 from tests.client import ContractClient, wait_until, with_key
@@ -168,7 +168,7 @@ def test_all_who_wait_together_cost_one_list_every_two_seconds(
     for calls in range(1, 5):
         clock.shift(5.1)
         wait_until(lambda so_many=calls: trigger.asked[TAGGED] >= so_many)  # type: ignore[misc]
-        background.steps().finish()
+        steps.background().finish()
     assert trigger.asked[ONE_RUN] == 0
     clock.shift(60)
     assert {status_of(one.answer()) for one in crowd} == {"COMPLETED"}
