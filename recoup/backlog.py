@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily
 from accounts.models import Event
 from tasks import upkeep
 from tasks.models import BulkJob, MissedRun, Run, Task
-from tasks.runs.store import FAILED
+from tasks.runs.copies import FAILED
 
 CACHED_FOR = 10.0  # seconds
 # Counting ends here: the alerts are about much less.

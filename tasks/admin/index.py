@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from tasks.admin.lists import MISSED_DAYS, REFUSED, missing_tasks
 from tasks.models import Task
-from tasks.runs.store import FAILED
+from tasks.runs.copies import FAILED
 
 admin.site.index_template = "admin/attention.html"
 # Counting ends here: more than these need attention all the same.

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from tasks.models import MissedRun, SyncStatus, Task
-from tasks.runs.store import FAILED
+from tasks.runs.copies import FAILED
 
 # Of a list. More are there all the same, page by page.
 MAX_COUNTED = 10_000

@@ -18,8 +18,8 @@ from tasks.admin.state import Level, duration, state_of, until
 from tasks.cron import zones
 from tasks.models import Run, Task
 from tasks.runs import single
+from tasks.runs.copies import FAILED, is_json_object
 from tasks.runs.reading import upcoming_times
-from tasks.runs.store import FAILED, is_json_object
 
 MAX_RUNS, MAX_LISTED, MAX_MARKS = 20, 50, 500
 MAX_ERROR = 500  # characters

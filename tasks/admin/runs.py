@@ -14,7 +14,7 @@ from tasks.admin.page import link_to
 from tasks.gateway import upstream
 from tasks.models import Run
 from tasks.runs import single
-from tasks.runs.store import FAILED
+from tasks.runs.copies import FAILED
 
 VALUES = ("error", "output", "payload")
 MAX_SHOWN = 20_000  # characters of a value

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from accounts.models import Event
 from tasks.models import MissedRun, Run, SyncStatus, Task
-from tasks.runs.store import FAILED, FINAL
+from tasks.runs.copies import FAILED, FINAL
 
 # Of the newest runs.
 LOOKED_AT = 5

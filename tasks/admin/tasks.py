@@ -30,8 +30,8 @@ from tasks.api.queries import PreviewQuerySerializer
 from tasks.cron import zones
 from tasks.gateway.environment import NotOurEnvironment
 from tasks.models import BulkJob, SyncStatus, Task
+from tasks.runs.copies import FAILED
 from tasks.runs.reading import upcoming_times
-from tasks.runs.store import FAILED
 from tasks.schedules import settling
 from tasks.trigger.errors import TriggerError
 

@@ -7,7 +7,7 @@ from html import escape
 
 from accounts.models import Event
 from tasks.models import MissedRun, Run, SyncFailure
-from tasks.runs.store import FAILED
+from tasks.runs.copies import FAILED
 
 DAYS = 30
 WIDTH, HEIGHT, LEFT = 900, 170, 70

@@ -18,10 +18,10 @@ from rest_framework.request import Request
 
 from core.text import etag_of, format_timestamp
 from tasks.runs import single
+from tasks.runs.copies import is_json_object
 from tasks.runs.due import RunsStatus
 from tasks.runs.reading import EnrichedTask
 from tasks.runs.single import SeenRun
-from tasks.runs.store import is_json_object
 
 
 class ListedRun(Protocol):

@@ -62,10 +62,10 @@ from tasks.cron import zones
 from tasks.gateway import upstream
 from tasks.models import Run, Task, TaskQuerySet
 from tasks.runs import account_runs, run_now, single
+from tasks.runs.copies import MAX_STATUS
 from tasks.runs.polling import shared_poll
 from tasks.runs.reading import enrich
 from tasks.runs.single import SeenRun
-from tasks.runs.store import MAX_STATUS
 from tasks.runs.waiting import Waiter, has_left, wait_for_change
 from tasks.schedules.settling import ATTEMPT_WITHIN
 from tasks.trigger.errors import TriggerError

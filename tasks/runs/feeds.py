@@ -13,10 +13,10 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll
 from tasks.runs import due, store
+from tasks.runs.copies import RunCopy
 from tasks.runs.due import EVER, NEVER, PollState, Unfinished
 from tasks.runs.owners import ACCOUNT_TAG
 from tasks.runs.polling import MAX_PAGE, Poller, mark_absent, shared_poll_as_of
-from tasks.runs.store import RunCopy
 from tasks.runs.task_polls import oldest_in_question
 
 # An account's own list is read at least this often while it is watched, down to the last poll and to the oldest of its

@@ -16,8 +16,8 @@ from django.db.models import F, Model, QuerySet
 
 from tasks.models import Run, RunFeed, SharedPoll, Task
 from tasks.runs import due
+from tasks.runs.copies import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.runs.due import NEVER
-from tasks.runs.store import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import RunPage

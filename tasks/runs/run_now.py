@@ -23,10 +23,11 @@ from tasks.gateway import upstream
 from tasks.gateway.environment import check_environment
 from tasks.models import Run as StoredRun
 from tasks.models import RunRequest, Task
+from tasks.runs.copies import encode, read_copy
 from tasks.runs.due import RunsStatus
 from tasks.runs.owners import ACCOUNT_TAG, TASK_TAG
 from tasks.runs.single import SeenRun
-from tasks.runs.store import encode, lock_tasks, newest_of, read_copy, store
+from tasks.runs.store import lock_tasks, newest_of, store
 from tasks.trigger import errors
 from tasks.trigger.types import Run
 

@@ -22,10 +22,10 @@ from accounts.models import Account
 from tasks.gateway import upstream
 from tasks.gateway.quota import count_lookup
 from tasks.models import Run, RunOwner
-from tasks.runs import store
+from tasks.runs.copies import FINAL, PRESIGNED, encode, is_json_object, optional_timestamp
 from tasks.runs.due import RunsStatus
 from tasks.runs.owners import owners_of, related_runs, visible, without_nested, without_related
-from tasks.runs.store import FINAL, PRESIGNED, encode, is_json_object
+from tasks.runs.store import store_retrieved
 from tasks.trigger import errors
 
 RUN_ID = re.compile(r"run_[0-9A-Za-z]{1,64}", re.ASCII)
@@ -163,11 +163,11 @@ def fetch(run_id: str, *, deadline: float) -> RetrievedRun:
     all_runs = [run, *related_runs(run)]
     owners = {item["id"]: frozenset(owners_of(item)) for item in all_runs}
     has_presigned = any(key in run for key in PRESIGNED)
-    updated_at = store.optional_timestamp(run["updatedAt"])
+    updated_at = optional_timestamp(run["updatedAt"])
     retrieved = RetrievedRun(run["id"], encode(run).encode(), run["status"], updated_at, owners, now, has_presigned)
     # Before others see it in the cache: who waits for it reads the stored status.
     try:
-        store.store_retrieved(run, owners[run["id"]], as_of=now)
+        store_retrieved(run, owners[run["id"]], as_of=now)
     except DatabaseError:
         logger.exception("The retrieved run %s could not be stored", run_id)
     is_final = all(item["status"] in FINAL for item in all_runs) and not has_presigned

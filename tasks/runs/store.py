@@ -4,135 +4,52 @@ Trigger.dev's `updatedAt` decides between two copies. A final status is never un
 come in another order than they were sent, and replicas lag behind.
 """
 
-import json
-import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 from uuid import UUID
 
-import orjson
-import prometheus_client
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from core.text import parse_timestamp
 from tasks.models import Run, RunOwner, Task
-from tasks.runs.owners import account_tags, tagged_accounts
+from tasks.runs.copies import RunCopy, is_json_object, read_copies
 from tasks.trigger import types
-from tasks.trigger.responses import as_text
 
-# Trigger.dev's own isCompleted is false for the last two (recorded: run_get_14_EXPIRED, run_get_15_TIMED_OUT).
-FAILED = frozenset(("FAILED", "CRASHED", "SYSTEM_FAILURE", "TIMED_OUT", "EXPIRED", "INTERRUPTED"))
-FINAL = FAILED | {"COMPLETED", "CANCELED"}
-# Addresses in a retrieved run, which expire.
-PRESIGNED = ("payloadPresignedUrl", "outputPresignedUrl")
-LEFT_OUT_OF_LISTS = ("payload", "output", "error", "attempts", "schedule", "relatedRuns", *PRESIGNED)
 # How many runs a list shows with a task.
 RECENT = 5
-# Characters of a status that a row keeps.
-MAX_STATUS = 40
-# Bytes. A larger item is stored without its metadata.
-MAX_DATA = 64 * 1024
 # Two different copies this close together may be in either order: the clocks of Trigger.dev's servers differ by ms.
 TIE = timedelta(milliseconds=100)
-# What a copy that is not as it should be raises.
-UNREADABLE = (KeyError, TypeError, ValueError, RecursionError)
-SKIPPED = prometheus_client.Counter("recoup_runs_skipped", "Listed runs that could not be stored.", ["reason"])
-
-logger = logging.getLogger(__name__)
+# What a row has of its copy.
+COLUMNS = "status", "is_final", "task_identifier", "created_at", "started_at", "finished_at", "updated_at", "data"
 
 
 @dataclass(frozen=True)
-class RunCopy:
-    """One answer about a run. `tagged`: the accounts in its tags; `has_account_tag`: also if they are no valid ids."""
+class FoundRun:
+    """A copy, whether it was found by a schedule, and the task that it was found for."""
 
-    id: str
-    status: str
-    task_identifier: str
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
-    updated_at: datetime
-    tagged: frozenset[UUID]
-    has_account_tag: bool
-    data: str
+    copy: RunCopy
+    is_scheduled: bool = False
+    task: Task | None = None
 
     @property
-    def is_final(self) -> bool:
-        return self.status in FINAL
+    def owners(self) -> set[UUID]:
+        """The accounts in the tags; else the account of the task whose schedule the run was found by."""
+        if self.copy.has_account_tag or not self.is_scheduled or self.task is None:
+            return set(self.copy.tagged)
+        return {self.task.account_id}
 
+    @property
+    def shown_with(self) -> Task | None:
+        """None where its tags give it to another account, or only a tag claims the task.
 
-# What a row has of its copy.
-COLUMNS = "status", "is_final", "task_identifier", "created_at", "started_at", "finished_at", "updated_at", "data"
-# A copy with whether it was found by schedule, and the task that it was found for.
-Found = tuple[RunCopy, bool, Task | None]
-
-
-def read_copies(items: Iterable[types.Run]) -> list[RunCopy]:
-    """Items of a list. One that lacks what a row needs is skipped and counted; the others are stored."""
-    found = []
-    for item in items:
-        try:
-            found.append(read_copy(item))
-        except UNREADABLE as error:
-            SKIPPED.labels(type(error).__name__).inc()
-            logger.warning("A listed run could not be stored: %s", type(error).__name__)
-    return found
-
-
-def read_copy(item: types.Run) -> RunCopy:
-    """Raises one of UNREADABLE for an item without id, status or createdAt."""
-    raw: dict[str, Any] = dict(item)
-    created_at = parse_timestamp(raw["createdAt"])
-    return RunCopy(
-        id=raw["id"],
-        status=as_text(raw["status"])[:MAX_STATUS],
-        task_identifier=as_text(raw.get("taskIdentifier"))[:200],
-        created_at=created_at,
-        started_at=optional_timestamp(raw.get("startedAt")),
-        finished_at=optional_timestamp(raw.get("finishedAt")),
-        updated_at=optional_timestamp(raw.get("updatedAt")) or created_at,
-        tagged=frozenset(tagged_accounts(item)),
-        has_account_tag=bool(account_tags(item)),
-        data=data_of(raw),
-    )
-
-
-def optional_timestamp(text: Any) -> datetime | None:
-    try:
-        return parse_timestamp(text)
-    except (TypeError, ValueError):
-        return None
-
-
-def data_of(raw: dict[str, Any]) -> str:
-    """The item as JSON text, without what a list never has; over MAX_DATA also without its metadata."""
-    item = {key: value for key, value in raw.items() if key not in LEFT_OUT_OF_LISTS}
-    text = encode(item)
-    if len(text.encode()) > MAX_DATA:
-        text = encode({**{key: value for key, value in item.items() if key != "metadata"}, "metadataOmitted": True})
-    if len(text.encode()) > MAX_DATA:
-        raise ValueError("too large")
-    return text
-
-
-def encode(value: Any) -> str:
-    """orjson refuses half of a surrogate pair and numbers over 64 bits, which Trigger.dev can send."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:
-        return json.dumps(value, separators=(",", ":"))
-
-
-def owners_of(copy: RunCopy, task: Task | None, *, is_scheduled: bool) -> set[UUID]:
-    """The accounts in the tags; else the account of the task whose schedule the run was found by."""
-    if copy.has_account_tag or not is_scheduled or task is None:
-        return set(copy.tagged)
-    return {task.account_id}
+        What is left of a deleted task is followed by its account.
+        """
+        if self.task is None or self.task.deleted_at is not None or self.task.account_id not in self.owners:
+            return None
+        return self.task
 
 
 def supersedes(copy: RunCopy, run: Run) -> bool:
@@ -157,7 +74,7 @@ def store(
     `as_of`: when the calls began. `at`: now. A run belongs to the task only where its account may see it.
     """
     stored = lock_runs(Run.objects.filter(pk__in=[copy.id for copy, _ in copies]))
-    found = [(copy, is_scheduled, task) for copy, is_scheduled in copies]
+    found = [FoundRun(copy, is_scheduled, task) for copy, is_scheduled in copies]
     write(found, stored, as_of=as_of, shared_as_of=shared_as_of, at=at)
 
 
@@ -176,13 +93,13 @@ def store_listed(
     with transaction.atomic():
         tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
         stored = lock_runs(Run.objects.filter(Q(task__in=tasks) | Q(task=None), pk__in=ids))
-        found = list[Found]()
+        found = list[FoundRun]()
         for copy in copies:
             run = stored.get(copy.id)
             if run is not None:
-                found.append((copy, run.is_scheduled, tasks[run.task_id] if run.task_id else None))
+                found.append(FoundRun(copy, run.is_scheduled, tasks[run.task_id] if run.task_id else None))
             elif copy.id not in known:
-                found.append((copy, False, None))
+                found.append(FoundRun(copy))
         write(found, stored, as_of=as_of, shared_as_of=shared_as_of, at=at)
         for task in tasks.values():
             Task.objects.filter(pk=task.pk).update(**newest_of(task))
@@ -195,47 +112,39 @@ def is_news(copy: RunCopy, run: Run | None, *, with_new: bool) -> bool:
 
 
 def write(
-    found: Iterable[Found], stored: Mapping[str, Run], *, as_of: datetime, shared_as_of: datetime, at: datetime
+    found: Iterable[FoundRun], stored: Mapping[str, Run], *, as_of: datetime, shared_as_of: datetime, at: datetime
 ) -> None:
     """`stored`: the locked rows. Of several copies of a new run the newest is stored."""
-    new, owned = dict[str, Found](), list[Found]()
-    for copy, is_scheduled, task in found:
-        run = stored.get(copy.id)
+    new, owned = dict[str, FoundRun](), list[FoundRun]()
+    for one in found:
+        run, former = stored.get(one.copy.id), new.get(one.copy.id)
         if run is not None:
-            if is_current(copy, run):
-                owned.append((copy, is_scheduled, task))
-            update(run, copy, task, is_scheduled=is_scheduled, as_of=as_of, shared_as_of=shared_as_of)
-            continue
-        former = new.get(copy.id)
-        if former is None or copy.updated_at >= former[0].updated_at:
-            new[copy.id] = (copy, is_scheduled or bool(former and former[1]), task)
+            if is_current(one.copy, run):
+                owned.append(one)
+            update(run, one, as_of=as_of, shared_as_of=shared_as_of)
+        elif former is None or one.copy.updated_at >= former.copy.updated_at:
+            new[one.copy.id] = replace(one, is_scheduled=one.is_scheduled or bool(former and former.is_scheduled))
     insert(new.values(), at=at)
     store_owners([*owned, *new.values()])
 
 
-def insert(found: Iterable[Found], *, at: datetime) -> None:
+def insert(found: Iterable[FoundRun], *, at: datetime) -> None:
     rows = [
-        Run(
-            id=copy.id,
-            task=task_shown_with(copy, task, is_scheduled=is_scheduled),
-            is_scheduled=is_scheduled,
-            stored_at=at,
-            **columns(copy),
-        )
-        for copy, is_scheduled, task in found
+        Run(id=one.copy.id, task=one.shown_with, is_scheduled=one.is_scheduled, stored_at=at, **columns(one.copy))
+        for one in found
     ]
     Run.objects.bulk_create(rows, ignore_conflicts=True)
 
 
-def store_owners(owned: Iterable[Found]) -> None:
+def store_owners(found: Iterable[FoundRun]) -> None:
     """What a current copy says of its owners: tags name all of them, else a schedule one more."""
-    newest = {copy.id: (copy, is_scheduled, task) for copy, is_scheduled, task in owned}
+    newest = {one.copy.id: one for one in found}
     stored = defaultdict[str, dict[UUID, RunOwner]](dict)
     for owner in RunOwner.objects.filter(run__in=newest):
         stored[owner.run_id][owner.account_id] = owner
     new, wrong = list[RunOwner](), list[int]()
-    for copy, is_scheduled, task in newest.values():
-        owners, known = owners_of(copy, task, is_scheduled=is_scheduled), stored[copy.id]
+    for copy_id, one in newest.items():
+        copy, owners, known = one.copy, one.owners, stored[copy_id]
         moved = {account_id for account_id, owner in known.items() if owner.created_at != copy.created_at}
         former = known.keys() - owners if copy.has_account_tag else set[UUID]()
         wrong += [known[account_id].pk for account_id in former | moved]
@@ -253,13 +162,13 @@ def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetim
         run = Run.objects.filter(pk=copy.id).first()
         if run is None and owners:
             with transaction.atomic():
-                insert([(copy, False, None)], at=as_of)
+                insert([FoundRun(copy)], at=as_of)
                 rows = [RunOwner(run_id=copy.id, account_id=pk, created_at=copy.created_at) for pk in owners]
                 RunOwner.objects.bulk_create(rows, ignore_conflicts=True)
         elif run is not None:
             store_listed(copies, as_of=as_of, shared_as_of=as_of - TIE, at=as_of, with_new=False)
             if copy.has_account_tag and is_current(copy, run):
-                store_owners([(copy, run.is_scheduled, None)])
+                store_owners([FoundRun(copy, run.is_scheduled)])
 
 
 def is_current(copy: RunCopy, run: Run) -> bool:
@@ -286,51 +195,24 @@ def newest_of(task: Task) -> dict[str, str]:
     }
 
 
-def is_json_object(text: str) -> bool:
-    """False for a damaged row, which must not break the list that it is in."""
-    for loads in (orjson.loads, partial(json.loads, parse_constant=refuse)):  # orjson refuses half of a surrogate pair
-        try:
-            if text[:1] == "{" and text[-1:] == "}" and "id" in loads(text):
-                return True
-        except (TypeError, ValueError, RecursionError):
-            continue
-    SKIPPED.labels("damaged").inc()
-    return False
-
-
-def refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
-
-
 def columns(copy: RunCopy) -> dict[str, Any]:
     return {name: getattr(copy, name) for name in COLUMNS}
 
 
-def task_shown_with(copy: RunCopy, task: Task | None, *, is_scheduled: bool) -> Task | None:
-    """A run that its tags give to another account, or that only claims the task by a tag, is not shown under it."""
-    if task is None or task.deleted_at is not None:
-        return None  # what is left of a deleted task is followed by its account
-    if task.account_id not in owners_of(copy, task, is_scheduled=is_scheduled):
-        return None
-    return task
-
-
-def update(
-    run: Run, copy: RunCopy, task: Task | None, *, is_scheduled: bool, as_of: datetime, shared_as_of: datetime
-) -> None:
+def update(run: Run, found: FoundRun, *, as_of: datetime, shared_as_of: datetime) -> None:
+    copy, task = found.copy, found.task
     changes: dict[str, Any] = columns(copy) if supersedes(copy, run) else {}
     is_final = run.is_final or copy.is_final
     if run.absent_at is not None and as_of >= run.absent_at and not is_tie(copy, run):
         # A list that began before the last shared one does not clear the mark: that one lacked the run.
         changes["absent_at"] = None if is_final or as_of > shared_as_of else as_of
     if task is not None and is_current(copy, run):
-        is_shown = task_shown_with(copy, task, is_scheduled=is_scheduled) is not None
-        if run.task_id is None and is_shown:
+        if run.task_id is None and found.shown_with is not None:
             changes["task"] = task
-        elif run.task_id == task.pk and copy.has_account_tag and not is_shown:
+        elif run.task_id == task.pk and copy.has_account_tag and found.shown_with is None:
             # Tags that came later give the run to another account.
             changes["task"] = None
-    if is_scheduled and not run.is_scheduled:
+    if found.is_scheduled and not run.is_scheduled:
         changes["is_scheduled"] = True
     if changes:
         Run.objects.filter(pk=run.pk).update(**changes)

@@ -16,10 +16,10 @@ from django.db.models import QuerySet
 from tasks.cron import calendar
 from tasks.models import MissedRun, Run, RunRequest, Task
 from tasks.runs import due, store
+from tasks.runs.copies import RunCopy
 from tasks.runs.due import NEVER, PollState, Unfinished
 from tasks.runs.owners import TASK_TAG
 from tasks.runs.polling import MAX_PAGE, OVERLAP, Poller, mark_absent, shared_poll_as_of
-from tasks.runs.store import RunCopy
 
 # Places in a step that stay for unwatched tasks while watched ones are due.
 FOR_UNWATCHED = 2

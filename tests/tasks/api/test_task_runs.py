@@ -9,9 +9,9 @@ from demo.standin.messages import Request
 from demo.standin.run_json import STATUSES
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun, State
+from tasks.runs.copies import LEFT_OUT_OF_LISTS
 from tasks.runs.shared import NewestPoller
 from tasks.runs.steps import made
-from tasks.runs.store import LEFT_OUT_OF_LISTS
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 

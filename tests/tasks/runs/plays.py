@@ -37,10 +37,10 @@ from tasks.cron import calendar
 from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, SharedPoll, Task
 from tasks.runs import reading, run_now
+from tasks.runs.copies import FINAL
 from tasks.runs.due import RunsStatus
 from tasks.runs.polling import shared_poll_as_of
 from tasks.runs.shared import SharedPoller
-from tasks.runs.store import FINAL
 from tasks.runs.task_polls import TaskPoller
 from tasks.schedules import settling
 from tasks.trigger import errors

@@ -20,10 +20,11 @@ from tasks.gateway import upstream
 from tasks.models import MissedRun, Run, RunOwner, RunRequest, SharedPoll, Task
 from tasks.retention import delete_old_runs
 from tasks.runs import due, reading, run_now
+from tasks.runs.copies import read_copies
 from tasks.runs.polling import LEASE
 from tasks.runs.shared import SharedPoller
 from tasks.runs.steps import in_turn, made
-from tasks.runs.store import read_copies, store, store_listed
+from tasks.runs.store import store, store_listed
 from tasks.runs.task_polls import TaskPoller
 from tasks.trigger import types
 from tests.cast import TESTER, Cast, make_task

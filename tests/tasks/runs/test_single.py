@@ -18,7 +18,7 @@ from demo.standin.state import StandinRun
 from tasks.gateway import upstream
 from tasks.gateway.quota import LOOKUPS_OF_ONE
 from tasks.models import Run, RunOwner
-from tasks.runs.store import FINAL
+from tasks.runs.copies import FINAL
 from tests.cast import Cast, make_key
 from tests.client import ContractClient, later, with_key
 from tests.conftest import use_redis
