@@ -4,6 +4,7 @@ A list has many runs, and serializers would cost more than everything else. `tas
 for the schema; tests/tasks/api/test_rendering.py compares the two.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from datetime import datetime
@@ -17,8 +18,7 @@ from django.utils.cache import get_conditional_response
 from rest_framework.request import Request
 
 from core.text import etag_of, format_timestamp
-from tasks.runs import single
-from tasks.runs.copies import is_json_object
+from tasks.runs.copies import PRESIGNED, encode, is_json_object
 from tasks.runs.due import RunsStatus
 from tasks.runs.reading import EnrichedTask
 from tasks.runs.single import SeenRun
@@ -108,8 +108,9 @@ def without_presigned_urls(seen: SeenRun) -> dict[str, Any]:
     """Every answer of Trigger.dev has new presigned URLs, and they expire: in an ETag they count as new each minute."""
     if not seen.has_presigned:
         return {}
-    stable = json_array(single.without_presigned_urls(seen))
-    return {"runs": stable, "minute": seen.as_of.replace(second=0, microsecond=0)}
+    run = json.loads(seen.encoded)
+    stable = encode({key: value for key, value in run.items() if key not in PRESIGNED}).encode()
+    return {"runs": json_array(stable), "minute": seen.as_of.replace(second=0, microsecond=0)}
 
 
 def task_body(enriched: EnrichedTask) -> dict[str, Any]:

@@ -90,18 +90,17 @@ class TaskAPIViewSet(ValidatedViewSet):
             exc = errors.as_api_exception(exc)
         return super().handle_exception(exc)
 
+    def named_task(self) -> QuerySet[Task]:
+        """The living task that the body names, with its account."""
+        return Task.objects.living().select_related("account").filter(pk=self.body["id"])
+
     def get_object(self) -> Task:
-        """The living task that the body names, with its account. Raises the same 404 for every other id."""
-        task = Task.objects.living().select_related("account").filter(pk=self.body["id"]).first()
+        """Raises the same 404 for every id that is none of the caller's."""
+        task = self.named_task().first()
         if task is None:
             raise NotFound(TASK_NOT_FOUND)
         self.check_object_permissions(self.request, task)
         return task
-
-    @property
-    def etags(self) -> str | None:
-        """The client's If-None-Match."""
-        return self.request.headers.get("If-None-Match")
 
 
 class TaskViewSet(TaskAPIViewSet):
@@ -236,13 +235,9 @@ class TaskEventViewSet(TaskAPIViewSet):
     error_serializer = TextErrorSerializer
     error_texts = schema.EVENT_ERROR_TEXTS
 
-    def get_object(self) -> Task:
-        """Deleted tasks too. Raises the same 404 for every other id."""
-        task = Task.objects.filter(pk=self.query["id"]).first()
-        if task is None:
-            raise NotFound(TASK_NOT_FOUND)
-        self.check_object_permissions(self.request, task)
-        return task
+    def named_task(self) -> QuerySet[Task]:
+        """Deleted tasks too."""
+        return Task.objects.filter(pk=self.query["id"])
 
     def get_queryset(self) -> QuerySet[Event]:
         events = cast(QuerySet[Event], super().get_queryset())
@@ -313,7 +308,7 @@ class TaskRunViewSet(TaskAPIViewSet):
         begun, wait = time.monotonic(), self.query.get("wait", 0)
         seen = self.retrieved(caller_of(self.request))
         response = self.run_response(seen)
-        has_changed = self.etags is not None and response.status_code == 200
+        has_changed = "If-None-Match" in self.request.headers and response.status_code == 200
         if not wait or seen.is_final or has_changed:
             return response
         connection = self.request.META.get("gunicorn.socket")

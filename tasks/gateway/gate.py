@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 import prometheus_client
@@ -50,18 +50,8 @@ CIRCUIT_OPEN = prometheus_client.Gauge(
 
 logger = logging.getLogger(__name__)
 
-# Whether the present call is a trial of an open circuit breaker.
-_is_trial: ContextVar[bool] = ContextVar("is_trial", default=False)
-
-
-@contextmanager
-def trial() -> Iterator[None]:
-    """A call within it is the trial of its open circuit breaker."""
-    token = _is_trial.set(True)
-    try:
-        yield
-    finally:
-        _is_trial.reset(token)
+# Whether the calls of this thread are trials of open circuit breakers.
+is_in_trial: ContextVar[bool] = ContextVar("is_in_trial", default=False)
 
 
 class Gate:
@@ -72,15 +62,13 @@ class Gate:
         self._lock = threading.Lock()
         self._breakers = {route: CircuitBreaker() for route in ROUTES.values()}
         self._stopped_until = 0.0
-        self._summary = Summary()
-        self._last: tuple[float, errors.TriggerError | None] | None = None
-
-    def __call__(self, route: Route, *, patience: float) -> AbstractContextManager[object]:
-        return self._passed(route, patience=patience)
+        self._minute, self._outcomes = 0, Counter[str]()
+        # Of the last call: when it ended, in epoch seconds, and its error.
+        self.last_result: tuple[float, errors.TriggerError | None] = -math.inf, None
 
     @contextmanager
-    def _passed(self, route: Route, *, patience: float) -> Iterator[None]:
-        is_trial = _is_trial.get()
+    def __call__(self, route: Route, *, patience: float) -> Iterator[None]:
+        is_trial = is_in_trial.get()
         try:
             self._check_rate_limit()
             is_trial = is_trial or self._check_breaker(route)
@@ -141,14 +129,14 @@ class Gate:
             if is_trial:
                 self._cancel_trial(route)
             return
-        self._last = time.time(), error
+        self.last_result = time.time(), error
         with self._lock:
-            was_open = self._has_open_breaker()
+            was_open = self.has_open_breaker()
             if is_failure(route, error, is_trial=is_trial):
                 self._breakers[route].record_failure(now=time.time(), is_trial=is_trial)
             else:
                 self._breakers[route].record_success()
-            is_open = self._has_open_breaker()
+            is_open = self.has_open_breaker()
             CIRCUIT_OPEN.labels(route).set(int(self._breakers[route].is_open))
         if is_open and not was_open:
             logger.warning("Trigger.dev has failed repeatedly, so a circuit breaker is open. The last error: %s", error)
@@ -171,20 +159,20 @@ class Gate:
         # A reset further ahead than possible was stored before the clock went back.
         return left if 0 < left <= MAX_RETRY_AFTER else 0.0
 
-    def last_result(self) -> tuple[float, errors.TriggerError | None] | None:
-        """Of the last call: when it ended, in epoch seconds, and its error; None before the first one."""
-        return self._last
-
     def has_open_breaker(self) -> bool:
-        with self._lock:
-            return self._has_open_breaker()
-
-    def _has_open_breaker(self) -> bool:
         return any(breaker.is_open for breaker in self._breakers.values())
 
     def _count(self, route: Route, outcome: str) -> None:
+        """Also for one log line for each minute with calls: how many there were, by outcome."""
         CALLS.labels(route, outcome).inc()
-        self._summary.count(outcome, at=time.time())
+        minute, former = int(time.time() // 60), Counter[str]()
+        with self._lock:
+            if minute != self._minute:
+                former, self._minute, self._outcomes = self._outcomes, minute, Counter()
+            self._outcomes[outcome] += 1
+        if former:
+            parts = ", ".join(f"{count} {name}" for name, count in former.most_common())
+            logger.info("Calls to Trigger.dev in one minute: %s", parts)
 
 
 def is_failure(route: Route, error: errors.TriggerError | None, *, is_trial: bool) -> bool:
@@ -199,23 +187,3 @@ def is_failure(route: Route, error: errors.TriggerError | None, *, is_trial: boo
     if isinstance(error, errors.TooLarge):
         return False
     return isinstance(error, errors.Failed | errors.BrokenAnswer) and (route == "runs" or is_trial)
-
-
-class Summary:
-    """One log line for each minute with calls: how many there were, by outcome."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._minute = 0
-        self._counts: Counter[str] = Counter()
-
-    def count(self, outcome: str, *, at: float) -> None:
-        minute = int(at // 60)
-        with self._lock:
-            former = self._counts if minute != self._minute else Counter[str]()
-            if former or not self._counts:
-                self._minute, self._counts = minute, Counter()
-            self._counts[outcome] += 1
-        if former:
-            parts = ", ".join(f"{count} {name}" for name, count in former.most_common())
-            logger.info("Calls to Trigger.dev in one minute: %s", parts)

@@ -4,15 +4,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext, suppress
-from functools import cache
+from contextlib import suppress
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.signals import setting_changed
 
 from core.text import fingerprint
-from tasks.gateway.gate import Gate, trial
+from tasks.gateway.gate import Gate, is_in_trial
 from tasks.trigger import errors
 from tasks.trigger.client import PROBES, Route, TriggerClient
 
@@ -32,7 +32,7 @@ def client() -> TriggerClient:
 
 @cache
 def gate() -> Gate:
-    return Gate(environment(), start_trial=start_trial)
+    return Gate(environment(), start_trial=partial(probes().start, is_trial=True))
 
 
 @cache
@@ -82,13 +82,9 @@ def probes() -> Probes:
     return Probes()
 
 
-def start_trial(route: Route) -> bool:
-    """Of an open circuit breaker."""
-    return probes().start(route, is_trial=True)
-
-
 def probe(route: Route, *, is_trial: bool) -> None:
-    with trial() if is_trial else nullcontext(), suppress(errors.TriggerError):
+    is_in_trial.set(is_trial)  # this thread makes no other calls
+    with suppress(errors.TriggerError):
         client().probe(route, deadline=deadline_from_now())
 
 
@@ -97,10 +93,9 @@ def state() -> str:
     if not is_known():
         probes().start("run", is_trial=False)
         probes().wait(seconds=PROBE_PATIENCE)
-    last = gate().last_result()
-    if last is None or not is_known():
+    if not is_known():
         return "no answer yet"
-    error = last[1]
+    _, error = gate().last_result
     if isinstance(error, errors.Refused) and error.status in (401, 403):
         return "the secret key is refused"
     # Any other refusal is an answer to what was asked.
@@ -108,8 +103,7 @@ def state() -> str:
 
 
 def is_known() -> bool:
-    last = gate().last_result()
-    return last is not None and 0 <= time.time() - last[0] <= KNOWN_FOR
+    return 0 <= time.time() - gate().last_result[0] <= KNOWN_FOR
 
 
 # --- One call for several requests -----------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def quiet_until(state: PollState) -> datetime:
 
 def is_fresh(as_of: datetime, *, now: datetime) -> bool:
     """Whether the answer is at most 10 s behind Trigger.dev's own lists."""
-    return now <= shifted(as_of, FRESH_FOR)
+    return now - FRESH_FOR <= as_of
 
 
 def as_of(
@@ -120,8 +120,12 @@ def as_of(
         return None
     if unfinished_stored_at is None:
         return quiet_until
-    is_shared = shared_as_of is not None and unfinished_stored_at < shared_as_of - SHARED_GRACE
-    return min(quiet_until, max(polled_at, shared_as_of) if shared_as_of and is_shared else polled_at)
+    return min(quiet_until, last_certain(unfinished_stored_at, polled_at, shared_as_of or NEVER))
+
+
+def last_certain(stored_at: datetime, polled_at: datetime, shared_as_of: datetime) -> datetime:
+    """When an unfinished run was last known to be as stored: at the last poll, or at the shared list."""
+    return max(polled_at, shared_as_of) if stored_at < shared_as_of - SHARED_GRACE else polled_at
 
 
 def next_poll(state: PollState, *, is_watched: bool, shared_as_of: datetime) -> datetime:
@@ -169,7 +173,3 @@ def outcome(fire: Fire, state: PollState) -> Outcome:
 
 def missed(state: PollState) -> Iterable[datetime]:
     return (fire.at for fire in state.fires if outcome(fire, state) is Outcome.MISSED)
-
-
-def shifted(at: datetime, by: timedelta) -> datetime:
-    return at + by if at < EVER - by else EVER

@@ -35,8 +35,13 @@ def visible(caller: Account, owners: Mapping[str, Collection[UUID]], *, account_
 
 
 def owners_of(run: Run) -> set[UUID]:
-    """The accounts that own the run, by tags, else by schedule, else by payload. May be empty."""
-    return tagged_accounts(run) or schedule_owner(run) or payload_owner(run)
+    """The accounts that own the run, by tags, else by schedule, else by payload. May be empty.
+
+    A tag that names no account gives the run to nobody, as in lists.
+    """
+    if account_tags(run):
+        return tagged_accounts(run)
+    return schedule_owner(run) or payload_owner(run)
 
 
 def account_tags(run: Run) -> list[str]:
@@ -93,27 +98,18 @@ def related_runs(run: Run) -> Iterator[Run]:
         yield from value if isinstance(value, list) else [value] if value else []
 
 
-def without_nested(run: Run) -> Run:
-    """Removes the related runs of related runs: no access check reads them."""
+def without_related(run: Run, hidden: Collection[str] = ()) -> Run:
+    """Without these related runs, and without those of the others: no access check reads them."""
 
-    def cut(related: Run) -> Run:
-        return cast(Run, {key: value for key, value in related.items() if key != "relatedRuns"})
+    def cut(related: Run) -> Any:
+        return {key: value for key, value in related.items() if key != "relatedRuns"}
 
-    related = run.get("relatedRuns")
+    related, kept = run.get("relatedRuns"), dict[str, Any]()
     if not related:
         return run
-    kept: dict[str, Any] = {
-        role: [cut(item) for item in value] if isinstance(value, list) else cut(value) if value else value
-        for role, value in related.items()
-    }
-    return cast(Run, {**run, "relatedRuns": kept})
-
-
-def without_related(run: Run, hidden: set[str]) -> Run:
-    kept: dict[str, Any] = {}
-    for role, value in (run.get("relatedRuns") or {}).items():
+    for role, value in related.items():
         if isinstance(value, list):
-            kept[role] = [item for item in value if item["id"] not in hidden]
+            kept[role] = [cut(item) for item in value if item["id"] not in hidden]
         elif not value or value["id"] not in hidden:
-            kept[role] = value
+            kept[role] = value and cut(value)
     return cast(Run, {**run, "relatedRuns": kept})

@@ -5,7 +5,7 @@ nothing. *Read*, with no transaction open: pages of lists, and single runs that 
 and the next poll together. What has failed is put off.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar
@@ -75,12 +75,6 @@ class Poller(Calls, Generic[Row]):
     outcome: ClassVar[str]
     # The columns that a claim and a failure move.
     due_columns: ClassVar[tuple[str, ...]] = ("next_poll_at",)
-
-    def step(self, run_all: Callable[[Callable[[Row], bool], Sequence[Row]], object]) -> int:
-        """Polls what is due, and says how many rows were. `run_all` applies a function to each of them."""
-        claimed = self.claim()
-        run_all(self.poll, claimed)
-        return len(claimed)
 
     def claim(self, count: int = BATCH) -> list[Row]:
         now = self.now()

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models.functions import Coalesce, Least
 
 from core.connections import give_connections_back
@@ -103,10 +103,6 @@ def with_first_polls(tasks: list[Task], *, now: datetime, deadline: float) -> li
 def poll_now(tasks: Sequence[Task], *, deadline: float) -> None:
     """Until the deadline. What comes later is stored all the same."""
     poller = replace(steps.made(TaskPoller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
-    if connection.in_atomic_block:
-        # Other connections do not see the rows of an open transaction.
-        steps.in_turn(partial(poll_before, poller, deadline=deadline), tasks)
-        return
     give_connections_back()  # the polls need them
     wait([start_poll(poller, task, deadline=deadline) for task in tasks], timeout=max(0.0, deadline - time.monotonic()))
 
@@ -116,8 +112,7 @@ def start_poll(poller: TaskPoller, task: Task, *, deadline: float) -> Future[boo
     with _lock:
         running = _running.get(task.pk)
         if running is None:
-            poll_in_time = steps.with_own_connection(partial(poll_before, poller, deadline=deadline))
-            running = _running[task.pk] = steps.threads().submit(poll_in_time, task)
+            running = _running[task.pk] = steps.submit(partial(poll_before, poller, task, deadline=deadline))
             running.add_done_callback(partial(end_poll, task.pk))
         return running
 

@@ -12,8 +12,7 @@ from django.db import transaction
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import due, store
-from tasks.runs.due import NEVER
-from tasks.runs.polling import LEASE, MAX_PAGE, MIN_RETRY, OVERLAP, POLLS, Calls, shared_poll_as_of
+from tasks.runs.polling import LEASE, MAX_PAGE, MIN_RETRY, OVERLAP, POLLS, Calls, mark_absent, shared_poll_as_of
 from tasks.trigger import errors
 
 # Used when more tasks and accounts are watched with unfinished runs than twice its pages, and at least this many.
@@ -140,13 +139,13 @@ class SharedPoller(Calls):
         with transaction.atomic():
             tasks = store.lock_tasks(Task.objects.filter(pk__in=absent.values("task")))
             for run in absent.filter(task__in=tasks).select_related("task").order_by("pk"):
-                certain = last_certain(run, run.task.polled_at if run.task else None, before)
+                polled_at = run.task.polled_at if run.task else None
+                certain = due.last_certain(run.stored_at, polled_at or run.stored_at, before)
                 Run.objects.filter(pk=run.pk).update(absent_at=certain)
                 task = Task.objects.filter(runs=run)
                 task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
                 task.filter(quiet_until__gt=certain).update(quiet_until=certain)
-            for run in absent.filter(task=None).order_by("pk"):
-                unfinished.filter(pk=run.pk).update(absent_at=last_certain(run, None, before))
+            mark_absent(absent.filter(task=None), polled_at=None, shared_as_of=before)
             pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
             SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
 
@@ -159,10 +158,4 @@ def count_with_unfinished(now: datetime) -> int:
 
 
 def locked_row(now: datetime) -> SharedPoll:
-    SharedPoll.objects.get_or_create(pk=1, defaults={"next_at": now})
-    return SharedPoll.objects.select_for_update().get()
-
-
-def last_certain(run: Run, polled_at: datetime | None, shared_as_of: datetime) -> datetime:
-    is_shared = run.stored_at < shared_as_of - due.SHARED_GRACE
-    return max(polled_at or run.stored_at, shared_as_of if is_shared else NEVER)
+    return SharedPoll.objects.select_for_update().get_or_create(pk=1, defaults={"next_at": now})[0]

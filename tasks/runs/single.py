@@ -24,7 +24,7 @@ from tasks.gateway.quota import count_lookup
 from tasks.models import Run, RunOwner
 from tasks.runs.copies import FINAL, PRESIGNED, encode, is_json_object, optional_timestamp
 from tasks.runs.due import RunsStatus
-from tasks.runs.owners import owners_of, related_runs, visible, without_nested, without_related
+from tasks.runs.owners import owners_of, related_runs, visible, without_related
 from tasks.runs.store import store_retrieved
 from tasks.trigger import errors
 
@@ -125,12 +125,9 @@ def retrieve_for_staff(run_id: str, *, deadline: float) -> tuple[dict[str, Any],
 
 
 def retrieve_started(caller: Account, run_id: str, *, account_id: UUID, deadline: float) -> SeenRun:
-    """A run that the caller has just started. That it is not found yet is not cached; raises RunNotFound for it."""
-    try:
-        call = partial(fetch, run_id, deadline=deadline)
-        seen = as_seen(caller, fetch_once(run_id, call, deadline=deadline), account_id=account_id)
-    except errors.NotFound:
-        seen = None
+    """A run that the caller has just started. That it is not found yet is not cached; a TriggerError says it."""
+    run = fetch_once(run_id, partial(fetch, run_id, deadline=deadline), deadline=deadline)
+    seen = as_seen(caller, run, account_id=account_id)
     if seen is None:
         raise RunNotFound
     return seen
@@ -159,7 +156,7 @@ def fetch_once(
 
 def fetch(run_id: str, *, deadline: float) -> RetrievedRun:
     now = timezone.now()
-    run = without_nested(upstream.client().retrieve_run(run_id, deadline=deadline))
+    run = without_related(upstream.client().retrieve_run(run_id, deadline=deadline))
     all_runs = [run, *related_runs(run)]
     owners = {item["id"]: frozenset(owners_of(item)) for item in all_runs}
     has_presigned = any(key in run for key in PRESIGNED)
@@ -209,11 +206,6 @@ def stored_run(caller: Account, run_id: str, *, account_id: UUID | None, is_unkn
         return None
     polled_at = run.task.polled_at if run.task is not None else None
     return SeenRun(run.data.encode(), run.status, RunsStatus.STALE, max(run.stored_at, polled_at or run.stored_at))
-
-
-def without_presigned_urls(seen: SeenRun) -> bytes:
-    run = json.loads(seen.encoded)
-    return encode({key: value for key, value in run.items() if key not in PRESIGNED}).encode()
 
 
 def run_name(run_id: str) -> str:

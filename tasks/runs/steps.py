@@ -8,12 +8,12 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import connection, connections
@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from tasks.gateway import upstream
 from tasks.runs.feeds import FeedPoller
-from tasks.runs.polling import BATCH, MAX_CALL, Calls
+from tasks.runs.polling import BATCH, MAX_CALL, Calls, Poller
 from tasks.runs.shared import NewestPoller, SharedPoller
 from tasks.runs.task_polls import TaskPoller
 
@@ -30,7 +30,6 @@ MAX_ROUNDS = 50
 # Seconds. gunicorn kills a worker that takes longer than ten to end.
 STOP_TIMEOUT = 6.0
 
-Row = TypeVar("Row")
 Answer = TypeVar("Answer")
 AnyCalls = TypeVar("AnyCalls", bound=Calls)
 
@@ -57,19 +56,19 @@ def made(kind: type[AnyCalls], *, now: Callable[[], datetime] = database_now) ->
 
 def poll_due() -> int:
     """One step. How many accounts and tasks were due."""
-    poll_lists()
-    return made(FeedPoller).step(in_threads) + made(TaskPoller).step(in_threads)
-
-
-def poll_lists() -> None:
-    """In a thread of their own, since they can be long. Inside a transaction at once."""
     global _lists
-    if connection.in_atomic_block:
-        read_lists()
-        return
     with _lock:
         if _lists is None or _lists.done():
-            _lists = threads().submit(with_own_connection(lambda _: read_lists()), None)
+            _lists = submit(read_lists)  # they can be long
+    return step(made(FeedPoller)) + step(made(TaskPoller))
+
+
+def step(poller: Poller[Any]) -> int:
+    """Polls what is due, all at once. How many rows that were."""
+    polls = [submit(poller.poll, row) for row in poller.claim()]
+    for poll in polls:
+        poll.result()
+    return len(polls)
 
 
 def read_lists() -> None:
@@ -88,30 +87,21 @@ def threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(BATCH + 1, thread_name_prefix="poll")
 
 
-def in_threads(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
-    """All at once. Inside a transaction one after another: other threads would not see its rows."""
-    if connection.in_atomic_block:
-        in_turn(poll, rows)
-        return
-    for future in [threads().submit(with_own_connection(poll), row) for row in rows]:
-        future.result()
+def submit(call: Callable[..., Answer], *args: object) -> Future[Answer]:
+    """In a thread of the pool. Inside a transaction at once: another thread would not see its rows."""
+    if not connection.in_atomic_block:
+        return threads().submit(with_own_connection, call, *args)
+    done = Future[Answer]()
+    done.set_result(call(*args))
+    return done
 
 
-def in_turn(poll: Callable[[Row], bool], rows: Sequence[Row]) -> None:
-    for row in rows:
-        poll(row)
-
-
-def with_own_connection(poll: Callable[[Row], Answer]) -> Callable[[Row], Answer]:
-    """For a thread of a pool, which must not keep a database connection."""
-
-    def polled(row: Row) -> Answer:
-        try:
-            return poll(row)
-        finally:
-            connections.close_all()
-
-    return polled
+def with_own_connection(call: Callable[..., Answer], *args: object) -> Answer:
+    """For a thread that must not keep a database connection."""
+    try:
+        return call(*args)
+    finally:
+        connections.close_all()
 
 
 # --- In the background of requests -----------------------------------------------------------------------------------
@@ -139,7 +129,7 @@ class Background:
     def _work(self) -> None:
         while True:
             self._queue.get()
-            with_own_connection(run_steps)(self._stopping)
+            with_own_connection(run_steps, self._stopping)
             self._queue.task_done()
 
 

@@ -47,7 +47,7 @@ class Waiting:
 
     def __init__(self, places: int) -> None:
         self._places = places
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiters: list[Waiter] = []
         self._thread: threading.Thread | None = None
         # Set when the process is about to end: nobody is held any longer.
@@ -69,17 +69,18 @@ class Waiting:
                     self._thread.start()
                 except RuntimeError:  # no more threads can be started
                     self._thread = None
-                    self._remove(waiter)
+                    self.leave(waiter)
                     return False
         return True
 
     def leave(self, waiter: Waiter) -> None:
         with self._lock:
-            self._remove(waiter)
+            self._waiters.remove(waiter)
+            WAITING.dec()
 
     def look(self) -> None:
         """Answers those whose run has another status, and those who cannot be held any longer."""
-        waiters, is_ending = self._all(), self.is_ending()
+        waiters, is_ending = [*self._waiters], self.is_ending()
         stored = dict(Run.objects.filter(pk__in={one.run_id for one in waiters}).values_list("pk", "status"))
         for waiter in waiters:
             if is_ending or stored.get(waiter.run_id) != waiter.status or waiter.has_left():
@@ -88,26 +89,18 @@ class Waiting:
     def finish(self) -> None:
         """Answers everybody, and waits until the thread has ended."""
         self.is_ending = lambda: True
-        for waiter in self._all():
+        for waiter in [*self._waiters]:
             waiter.is_over.set()
         thread = self._thread
         if thread is not None:
             thread.join()
-
-    def _all(self) -> list[Waiter]:
-        with self._lock:
-            return [*self._waiters]
-
-    def _remove(self, waiter: Waiter) -> None:
-        self._waiters.remove(waiter)
-        WAITING.dec()
 
     def _keep_looking(self) -> None:
         pause, looks = threading.Event(), 0
         while not self._may_end():
             try:
                 if looks % FOLLOW_EVERY == 0:
-                    follow({one.run_id for one in self._all()}, now=timezone.now())
+                    follow({one.run_id for one in [*self._waiters]}, now=timezone.now())
                 self.look()
             except Exception:
                 logger.exception("Waiting requests could not be answered; it is tried again")

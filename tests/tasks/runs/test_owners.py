@@ -38,6 +38,13 @@ def test_every_account_tag_names_an_owner(cast: Cast) -> None:
     assert owners_of(make_run(tags=tags)) == {cast.alice.pk, cast.bob.pk}
 
 
+def test_a_tag_that_names_no_account_gives_the_run_to_nobody(cast: Cast) -> None:
+    """Lists go by the tags too: both answers are the same."""
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_x")
+    tagged: Any = {**make_scheduled_run(id="sched_x", externalId=str(task.pk)), "tags": ["account:nobody"]}
+    assert owners_of(tagged) == set()
+
+
 def test_tags_take_precedence_over_the_schedule(cast: Cast) -> None:
     task = make_task(cast.alice, cast.artist)
     tagged: Any = {**make_scheduled_run(id="sched_x", externalId=str(task.pk)), "tags": [f"account:{cast.bob.pk}"]}

@@ -23,7 +23,7 @@ from tasks.runs import due, reading, run_now
 from tasks.runs.copies import read_copies
 from tasks.runs.polling import LEASE
 from tasks.runs.shared import SharedPoller
-from tasks.runs.steps import in_turn, made
+from tasks.runs.steps import made, step
 from tasks.runs.store import store, store_listed
 from tasks.runs.task_polls import TaskPoller
 from tasks.trigger import types
@@ -453,8 +453,8 @@ def test_runs_that_the_shared_list_lacks_are_polled_at_once(
     crowd: list[Task], trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
 ) -> None:
     clock.shift(40)
-    assert work.step(in_turn) == 8
-    assert work.step(in_turn) == 2
+    assert step(work) == 8
+    assert step(work) == 2
     assert set(Run.objects.values_list("status", flat=True)) == {"COMPLETED"}
 
 

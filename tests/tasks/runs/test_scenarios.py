@@ -33,7 +33,7 @@ from tasks.runs.due import RunsStatus
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import shared_poll_as_of
 from tasks.runs.shared import NewestPoller, SharedPoller
-from tasks.runs.steps import in_turn
+from tasks.runs.steps import step
 from tasks.runs.task_polls import TaskPoller
 from tasks.trigger.client import TriggerClient, route_of
 from tasks.trigger.responses import read_answer
@@ -116,14 +116,14 @@ def test_calls_of_a_scenario(
     shared, newest = SharedPoller(*calls), NewestPoller(*calls)
     feeds, tasks = FeedPoller(*calls), TaskPoller(*calls)
     statuses = Counter[tuple[int, RunsStatus]]()
-    for step in range(int(scenario.minutes * 60 / STEP)):
+    for number in range(int(scenario.minutes * 60 / STEP)):
         fire(trigger, scenario, rng)
-        if step % 4 == 0 and watched:
-            read(watched, statuses, minute=int(step * STEP // 60))
+        if number % 4 == 0 and watched:
+            read(watched, statuses, minute=int(number * STEP // 60))
         shared.poll()
         newest.poll()
         for poller in (feeds, tasks):
-            poller.step(in_turn)
+            step(poller)
         clock.shift(STEP)
     minutes = [client.minutes[minute] for minute in range(scenario.minutes)]
     average = sum(minutes) / scenario.minutes
