@@ -112,6 +112,8 @@ class Task(models.Model):
         db_persist=True,
     )
     refused_generation = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
+    # The worker does not try it again before, since Trigger.dev has refused it for another reason than its schedule.
+    settle_after = models.DateTimeField(null=True, blank=True, editable=False)
     lease_token = models.UUIDField(null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     sync_error = models.TextField(blank=True, default="", editable=False)
@@ -281,6 +283,9 @@ class RunFeed(models.Model):
     polled_at = models.DateTimeField(null=True)
     next_poll_at = models.DateTimeField()
     watched_until = models.DateTimeField(db_index=True)
+    # Runs that are not read yet, where there were too many: where their list goes on, and from when on they are known.
+    gap_after = models.CharField(max_length=100, blank=True, default="", db_default="")
+    gap_until = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return str(self.account_id)

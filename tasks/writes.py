@@ -92,7 +92,7 @@ def mark_deleted(tasks: TaskQuerySet, *, at: datetime) -> int:
         unfinished = Run.objects.filter(task__in=living, is_final=False)
         unfinished.update(absent_at=Coalesce("absent_at", polled_at, "stored_at"), task=None)
         rows = Task.objects.filter(pk__in=living)
-        return rows.update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1)
+        return rows.update(**hidden, deleted_at=at, updated_at=at, generation=F("generation") + 1, settle_after=None)
 
 
 def update_task(
@@ -129,7 +129,7 @@ def update_task(
             alongside()
         if row.sync_status is SyncStatus.IN_SYNC and not any(name in changes for name in FIRE_FIELDS):
             return
-        written.update(generation=F("generation") + 1)
+        written.update(generation=F("generation") + 1, settle_after=None)
         if any(name in changes and changes[name] != getattr(row, name) for name in FIRE_FIELDS):
             written.update(fire_periods=calendar_after(row, changes, at=at))
             written.poll_soon(at=at)

@@ -36,6 +36,8 @@ LEASE = timedelta(seconds=30)
 UNSETTLED_FOR = timedelta(seconds=60)
 # The maximum seconds of a call. None starts with less than this left of the lease.
 MAX_CALL = 8.0
+# Between two tries of a task that Trigger.dev refuses, for example because its plan has no room for another schedule.
+MIN_PAUSE, MAX_PAUSE = timedelta(minutes=1), timedelta(hours=1)
 # The seconds that a request of the API waits for its one attempt.
 ATTEMPT_WITHIN = 2.5
 # How Trigger.dev's refusals of a cron expression or a time zone begin. Any other refusal is not the writer's fault.
@@ -156,8 +158,9 @@ def settle(
 def settle_pending(limit: int = 20) -> int:
     """One attempt for each of some pending tasks that nothing earlier can change any more. How many were settled."""
     now = timezone.now()
-    is_waiting = Q(unsettled_until__gt=now) | Q(lease_until__gt=now) | Q(refused_generation=F("generation"))
-    pending = Task.objects.unsettled().exclude(is_waiting).order_by("updated_at", "pk")
+    is_waiting = Q(unsettled_until__gt=now) | Q(lease_until__gt=now) | Q(settle_after__gt=now)
+    pending = Task.objects.unsettled().exclude(is_waiting | Q(refused_generation=F("generation")))
+    pending = pending.order_by(F("settle_after").asc(nulls_first=True), "updated_at", "pk")
     task_ids = list(pending.values_list("pk", flat=True)[:limit])
     return sum(settle(task_id, at=timezone.now()).is_settled for task_id in task_ids)
 
@@ -282,11 +285,20 @@ def finish_invalid(claim: Claim, reason: str, *, refusal: str) -> Outcome:
     logger.warning("Task %s was refused: %s", claim.task.pk, reason)
     has_lease = finish(claim, definite=True, reason=reason)
     if not refusal or not has_lease:
+        put_off(claim)
         return Outcome(OutcomeKind.REFUSED)
     Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation).update(
         refused_generation=claim.task.generation
     )
     return Outcome(OutcomeKind.INVALID, refusal=refusal)
+
+
+def put_off(claim: Claim) -> None:
+    """The next try of the worker: after as long as Trigger.dev has refused it by now, within bounds."""
+    since = SyncFailure.objects.filter(task=claim.task).values_list("at", flat=True).first() or claim.now
+    pause = max(MIN_PAUSE, min(MAX_PAUSE, claim.now - since))
+    same = Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation)
+    same.update(settle_after=claim.now + pause)
 
 
 def finish_failed(claim: Claim, error: Exception) -> Outcome:

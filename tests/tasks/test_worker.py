@@ -11,6 +11,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
+import time_machine
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
@@ -18,12 +19,13 @@ from django.utils import timezone
 from demo.standin.faults import Fault
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
+from tasks import writes
 from tasks.management.commands import run_worker
 from tasks.models import Run, RunRequest, SyncFailure, SyncStatus, Task
 from tasks.retention import delete_old_runs
 from tasks.runs.steps import database_now
 from tasks.schedules.settling import settle, settle_pending
-from tests.cast import Cast, make_task
+from tests.cast import TESTER, Cast, make_task
 from tests.client import later
 from tests.services import ROOT, database_url
 
@@ -47,6 +49,30 @@ def test_pending_tasks_are_settled_and_refused_or_waiting_ones_are_left(cast: Ca
     assert settle_pending() == 1
     assert Task.objects.get(pk=pending.pk).sync_status is SyncStatus.IN_SYNC
     assert (settle_pending(), trigger.state.count_schedules()) == (0, 1)
+
+
+def test_tasks_that_trigger_refuses_are_tried_less_and_less_and_hold_up_no_others(
+    cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """More than one pass takes: their namespace has no room for another schedule."""
+    for number in range(25):
+        make_task(cast.alice, cast.artist, title=f"Refused {number}", synced_generation=0)
+    trigger.faults.add(Fault("status", method="POST", path="/api/v1/schedules", status=422))
+    for _ in range(2):
+        settle_pending()
+    clock.shift(1)
+    last = make_task(cast.bob, cast.artist, synced_generation=0)
+    settle_pending()
+    assert Task.objects.get(pk=last.pk).settle_after is not None
+    clock.shift(3600)
+    trigger.asked.clear()
+    for _ in range(60):
+        clock.shift(60)
+        settle_pending()
+    assert trigger.asked["POST /api/v1/schedules"] <= 26 * 3
+    trigger.faults.clear()
+    writes.update_task(last, {"schedule": "0 7 * * *"}, actor=TESTER, at=timezone.now())
+    assert Task.objects.get(pk=last.pk).sync_status is SyncStatus.IN_SYNC
 
 
 def test_the_first_failure_of_a_series_is_kept_until_it_is_old(cast: Cast, trigger: Standin) -> None:
@@ -90,7 +116,7 @@ def test_sync_runs_ends_with_1_when_trigger_does_not_answer(cast: Cast, trigger:
     assert ended.value.code == 1
 
 
-def test_backfill_reads_a_hundred_runs_of_every_task(cast: Cast, trigger: Standin) -> None:
+def test_backfill_reads_all_runs_of_every_task(cast: Cast, trigger: Standin) -> None:
     task = make_task(
         cast.alice,
         cast.artist,
@@ -98,17 +124,18 @@ def test_backfill_reads_a_hundred_runs_of_every_task(cast: Cast, trigger: Standi
         polled_at=timezone.now(),
         next_poll_at=timezone.now() + timedelta(hours=5),
     )
-    for days in range(1, 31):
+    for days in range(1, 131):
         add_run(trigger, task, days=days)
     output_of("sync_runs", "--backfill")
-    assert Run.objects.count() == 30
+    assert Run.objects.count() == 130
 
 
 def test_delete_old_removes_runs_past_the_retention(cast: Cast, trigger: Standin, settings: Any) -> None:
-    settings.RUN_RETENTION_DAYS = 10
     task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
     for days in (1, 20):
         add_run(trigger, task, days=days)
+    output_of("sync_runs")
+    settings.RUN_RETENTION_DAYS = 10
     assert json.loads(output_of("sync_runs", "--delete-old", "--json"))["deleted"] == 1
     (kept,) = Run.objects.all()
     assert Task.objects.get().recent_runs == kept.data
