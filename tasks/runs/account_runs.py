@@ -20,7 +20,7 @@ from tasks.gateway import upstream
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import due, feeds, reading, steps
 from tasks.runs import shared as lists
-from tasks.runs.due import NEVER, PollState, RunsStatus
+from tasks.runs.due import EVER, NEVER, PollState, RunsStatus
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.polling import MAX_CALL, shared_poll
 from tasks.runs.reading import OVERDUE_AFTER, WATCHED_FOR
@@ -70,7 +70,7 @@ def refresh(account_id: UUID, *, now: datetime, deadline: float) -> tuple[RunsSt
     tasks = reading.with_first_polls(tasks, now=now, deadline=deadline)
     reading.watch(tasks, shared, now=now)
     state = feeds.state_of(account_id, feed.polled_at or NEVER)
-    until = feeds.as_of(state, shared)
+    until = min(feeds.as_of(state, shared), feed.gap_until or EVER)
     watch(feed, state, shared, now=now)
     for task in tasks:
         status, as_of = reading.status_of(task, shared_as_of=shared_as_of, now=now)

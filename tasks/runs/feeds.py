@@ -7,6 +7,7 @@ their tags. Each account's own list, by its tag, brings what came before, and fo
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
 from django.db.models import Exists, OuterRef, QuerySet
@@ -16,17 +17,17 @@ from tasks.runs import due, store
 from tasks.runs.copies import RunCopy
 from tasks.runs.due import EVER, NEVER, PollState, Unfinished
 from tasks.runs.owners import ACCOUNT_TAG
-from tasks.runs.polling import MAX_PAGE, Poller, mark_absent, shared_poll_as_of
+from tasks.runs.polling import MAX_PAGE, OVERLAP, Poller, mark_absent, shared_poll_as_of
 from tasks.runs.task_polls import oldest_in_question
 
 # An account's own list is read at least this often while it is watched, down to the last poll and to the oldest of its
 # newest unfinished runs.
 EVERY = timedelta(minutes=5)
 MAX_PAGES = 10
+# More new runs than these pages have are read in later polls.
+GAP_PAUSE, NO_GAP = timedelta(seconds=10), {"gap_after": "", "gap_until": None}
 # Unfinished runs that one poll retrieves, because its list lacks them. The others are not certain meanwhile.
 MAX_RETRIEVED = 5
-# Rows that one statement changes.
-CHUNK = 500
 
 
 class FeedPoller(Poller[RunFeed]):
@@ -37,7 +38,7 @@ class FeedPoller(Poller[RunFeed]):
         began = self.now()
         unfinished = list(unfinished_of(row.account_id).defer("data"))
         state = as_state(unfinished, row.polled_at or NEVER)
-        copies = self.read_list(row, oldest_in_question(state, began=began, is_deep=False))
+        copies, gap = self.read_list(row, oldest_in_question(state, began=began))
         listed = {copy.id for copy in copies}
         missing = [run for run in unfinished if run.pk not in listed]
         copies += self.retrieve_some(missing)
@@ -45,22 +46,36 @@ class FeedPoller(Poller[RunFeed]):
         store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
         found = {copy.id for copy in copies}
         lost = [run.pk for run in missing if run.pk not in found]
-        for start in range(0, len(lost), CHUNK):
-            runs = Run.objects.filter(pk__in=lost[start : start + CHUNK])
-            mark_absent(runs, polled_at=row.polled_at, shared_as_of=shared_as_of)
+        mark_absent(lost, polled_at=row.polled_at, shared_as_of=shared_as_of)
         next_poll = min(next_poll_of(row.account_id, began, shared_as_of=shared_as_of), began + EVERY)
-        RunFeed.objects.filter(pk=row.pk).update(polled_at=began, next_poll_at=next_poll)
+        if gap["gap_until"] is not None:
+            next_poll = min(next_poll, began + GAP_PAUSE)
+        RunFeed.objects.filter(pk=row.pk).update(polled_at=began, next_poll_at=next_poll, **gap)
 
-    def read_list(self, feed: RunFeed, reach: datetime) -> list[RunCopy]:
-        """Down to `reach`, or as many pages as there may be. The first time one page."""
-        copies = list[RunCopy]()
-        most = MAX_PAGES if feed.polled_at is not None else 1
-        tag = f"{ACCOUNT_TAG}{feed.account_id}"
-        for _, listed in islice(self.pages(self.client.list_runs, tag=tag, limit=MAX_PAGE), most):
-            copies += listed
-            if copies and copies[-1].created_at < reach:
-                break
-        return copies
+    def read_list(self, feed: RunFeed, reach: datetime) -> tuple[list[RunCopy], dict[str, Any]]:
+        """Down to `reach`, or as many pages as there may be, and what is left to read. The first time one page."""
+        if feed.polled_at is None:
+            return self.read_pages(feed, reach, most=1)[0], NO_GAP
+        known_from = min(feed.polled_at - OVERLAP, feed.gap_until or EVER)
+        copies, after = self.read_pages(feed, reach)
+        if after and (not copies or copies[-1].created_at >= feed.polled_at - OVERLAP):
+            return copies, {"gap_after": after, "gap_until": known_from}
+        if feed.gap_until is None:
+            return copies, NO_GAP
+        more, after = self.read_pages(feed, feed.gap_until, after=feed.gap_after)
+        return copies + more, {"gap_after": after, "gap_until": feed.gap_until} if after else NO_GAP
+
+    def read_pages(
+        self, feed: RunFeed, reach: datetime, *, most: int = MAX_PAGES, after: str | None = None
+    ) -> tuple[list[RunCopy], str | None]:
+        """And where the list goes on, if it ends neither here nor before `reach`."""
+        copies, tag = list[RunCopy](), f"{ACCOUNT_TAG}{feed.account_id}"
+        pages = self.pages(self.client.list_runs, tag=tag, limit=MAX_PAGE, after=after)
+        for page, listed in islice(pages, most):
+            copies, after = copies + listed, page.next
+            if listed and listed[-1].created_at < reach:
+                return copies, None
+        return copies, after
 
     def retrieve_some(self, missing: list[Run]) -> list[RunCopy]:
         """Of the unfinished runs that the list lacks, those first that have been uncertain for longest."""
@@ -69,12 +84,12 @@ class FeedPoller(Poller[RunFeed]):
 
 
 def unfinished_of(account_id: UUID) -> QuerySet[Run]:
-    """The account's unfinished runs that no task's poll follows.
+    """The account's unfinished runs that no poll of its tasks follows; a run can belong to another account's task.
 
     By the index of unfinished runs: an account can have a million others.
     """
     is_owned = Exists(RunOwner.objects.filter(run=OuterRef("pk"), account_id=account_id))
-    return Run.objects.filter(is_owned, task=None, is_final=False).order_by()
+    return Run.objects.filter(is_owned, is_final=False).exclude(task__account_id=account_id).order_by()
 
 
 def state_of(account_id: UUID, polled_at: datetime) -> PollState:

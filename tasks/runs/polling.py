@@ -5,7 +5,7 @@ nothing. *Read*, with no transaction open: pages of lists, and single runs that 
 and the next poll together. What has failed is put off.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,6 +18,7 @@ from tasks.models import Run, RunFeed, SharedPoll, Task
 from tasks.runs import due
 from tasks.runs.copies import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.runs.due import NEVER
+from tasks.runs.store import lock_runs
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import RunPage
@@ -30,6 +31,8 @@ MAX_CALL = 5.0
 # Runs of an unwatched minute may be listed late: a poll reads back to this long before the last one.
 OVERLAP = timedelta(seconds=120)
 MAX_PAGE = 100
+# Rows that one statement changes.
+CHUNK = 500
 MIN_RETRY, MAX_RETRY = timedelta(seconds=4), timedelta(seconds=300)
 POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the shared list.", ["outcome"])
 
@@ -45,9 +48,10 @@ class Calls:
     now: Callable[[], datetime]
     next_deadline: Callable[[], float]
 
-    def pages(self, read: Callable[..., RunPage], **which: Any) -> Iterator[tuple[RunPage, list[RunCopy]]]:
+    def pages(
+        self, read: Callable[..., RunPage], *, after: str | None = None, **which: Any
+    ) -> Iterator[tuple[RunPage, list[RunCopy]]]:
         """Of a list, newest first. The end is where there is no next page: a page can be short, or empty."""
-        after = None
         while True:
             page = read(**which, after=after, deadline=self.next_deadline())
             yield page, read_copies(page.runs)
@@ -115,12 +119,15 @@ class Poller(Calls, Generic[Row]):
         rows.update(**dict.fromkeys(self.due_columns, until))
 
 
-def mark_absent(runs: QuerySet[Run], *, polled_at: datetime | None, shared_as_of: datetime) -> None:
+def mark_absent(run_ids: Sequence[str], *, polled_at: datetime | None, shared_as_of: datetime) -> None:
     """Unfinished runs that nothing shows any more: they were last certain at the last poll, or at the shared list."""
-    certain = runs.filter(is_final=False, absent_at=None)
-    shared = certain.filter(stored_at__lt=shared_as_of - due.SHARED_GRACE)
-    shared.update(absent_at=max(polled_at or NEVER, shared_as_of))
-    certain.update(absent_at=polled_at or F("stored_at"))
+    for start in range(0, len(run_ids), CHUNK):
+        with transaction.atomic():
+            runs = Run.objects.filter(pk__in=run_ids[start : start + CHUNK], is_final=False, absent_at=None)
+            certain = Run.objects.filter(pk__in=lock_runs(runs), absent_at=None)
+            shared = certain.filter(stored_at__lt=shared_as_of - due.SHARED_GRACE)
+            shared.update(absent_at=max(polled_at or NEVER, shared_as_of))
+            certain.update(absent_at=polled_at or F("stored_at"))
 
 
 def shared_poll() -> SharedPoll:

@@ -127,7 +127,11 @@ def store_request(task: Task, *, actor: Actor, key: str, at: datetime) -> tuple[
         requested = Task.objects.filter(pk=task.pk)
         requested.update(run_by_hand_at=at)
         requested.poll_soon(at=at)
-        return RunRequest.objects.get_or_create(digest=digest, defaults=values)
+        request, is_new = RunRequest.objects.get_or_create(digest=digest, defaults=values)
+        # A retry may start the run: until it is answered, the request is open again.
+        if not is_new and RunRequest.objects.filter(pk=request.pk, run_id=None).update(requested_at=at):
+            request.requested_at = at
+        return request, is_new
 
 
 def payload(task: Task, *, at: datetime) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from django.db import transaction
+from django.db.models import F
 
 from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import due, store
@@ -20,6 +21,8 @@ MIN_SHARED = 3
 SHARED_PAUSE = timedelta(seconds=2)
 # While it is too long to be used: how soon its length counts half.
 FORGET_AFTER = timedelta(minutes=1)
+# Whose rows are locked together: a write of one of them waits.
+TASKS_AT_ONCE = 50
 NEWEST_PAUSE = timedelta(seconds=4)
 # How much later than it was created a run may be listed.
 LAG = timedelta(seconds=30)
@@ -134,27 +137,34 @@ class SharedPoller(Calls):
     def finish(self, seen: set[str], *, began: datetime, pages: int) -> None:
         """A stored run that the list lacked may have finished: its task is due now, and is not fresh before that."""
         before = shared_poll_as_of()
-        unfinished = Run.objects.filter(is_final=False, absent_at__isnull=True)
-        absent = unfinished.filter(stored_at__lt=began - due.SHARED_GRACE).exclude(pk__in=seen)
-        with transaction.atomic():
-            tasks = store.lock_tasks(Task.objects.filter(pk__in=absent.values("task")))
-            for run in absent.filter(task__in=tasks).select_related("task").order_by("pk"):
-                polled_at = run.task.polled_at if run.task else None
-                certain = due.last_certain(run.stored_at, polled_at or run.stored_at, before)
-                Run.objects.filter(pk=run.pk).update(absent_at=certain)
-                task = Task.objects.filter(runs=run)
-                task.filter(next_poll_at__gt=self.now()).update(next_poll_at=self.now())
-                task.filter(quiet_until__gt=certain).update(quiet_until=certain)
-            mark_absent(absent.filter(task=None), polled_at=None, shared_as_of=before)
-            pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
-            SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
+        unfinished = Run.objects.filter(is_final=False, absent_at=None, stored_at__lt=began - due.SHARED_GRACE)
+        absent = [pair for pair in unfinished.order_by("pk").values_list("pk", "task") if pair[0] not in seen]
+        mark_absent([pk for pk, task in absent if task is None], polled_at=None, shared_as_of=before)
+        task_ids = sorted({task for _, task in absent if task is not None})
+        for start in range(0, len(task_ids), TASKS_AT_ONCE):
+            with transaction.atomic():
+                some = store.lock_tasks(Task.objects.filter(pk__in=task_ids[start : start + TASKS_AT_ONCE]))
+                runs = unfinished.filter(task__in=some, pk__in=[pk for pk, task in absent if task in some])
+                for run in store.lock_runs(runs).values():
+                    if run.task_id is not None:
+                        self.doubt(run, some[run.task_id], shared_as_of=before)
+        pause = max(SHARED_PAUSE, timedelta(seconds=pages / 3))
+        SharedPoll.objects.update(as_of=began, next_at=began + pause, pages=pages)
+
+    def doubt(self, run: Run, task: Task, *, shared_as_of: datetime) -> None:
+        now, certain = self.now(), due.last_certain(run.stored_at, task.polled_at or run.stored_at, shared_as_of)
+        Run.objects.filter(pk=run.pk).update(absent_at=certain)
+        row = Task.objects.filter(pk=task.pk)
+        row.filter(next_poll_at__gt=now).update(next_poll_at=now)
+        row.filter(quiet_until__gt=certain).update(quiet_until=certain)
 
 
 def count_with_unfinished(now: datetime) -> int:
     """The watched tasks and accounts that would otherwise be polled each for its unfinished runs."""
     tasks = Task.objects.filter(watched_until__gt=now, unfinished_stored_at__isnull=False).count()
-    owners = RunOwner.objects.filter(run__in=Run.objects.filter(task=None, is_final=False)).values("account_id")
-    return tasks + RunFeed.objects.filter(watched_until__gt=now, account_id__in=owners).count()
+    owners = RunOwner.objects.filter(run__is_final=False).exclude(run__task__account_id=F("account_id"))
+    feeds = RunFeed.objects.filter(watched_until__gt=now, account_id__in=owners.values("account_id"))
+    return tasks + feeds.count()
 
 
 def locked_row(now: datetime) -> SharedPoll:

@@ -89,11 +89,16 @@ def threads() -> ThreadPoolExecutor:
 
 def submit(call: Callable[..., Answer], *args: object) -> Future[Answer]:
     """In a thread of the pool. Inside a transaction at once: another thread would not see its rows."""
-    if not connection.in_atomic_block:
+    if connection.in_atomic_block:
+        done = Future[Answer]()
+        done.set_result(call(*args))
+        return done
+    try:
         return threads().submit(with_own_connection, call, *args)
-    done = Future[Answer]()
-    done.set_result(call(*args))
-    return done
+    except RuntimeError as error:  # no more threads can be started
+        failed = Future[Answer]()
+        failed.set_exception(error)
+        return failed
 
 
 def with_own_connection(call: Callable[..., Answer], *args: object) -> Answer:
@@ -151,8 +156,11 @@ def wake() -> None:
     """Inside a transaction the step runs at once: another thread would not see its rows."""
     if connection.in_atomic_block:
         run_steps()
-    else:
+        return
+    try:
         background().wake()
+    except RuntimeError:  # no more threads can be started
+        logger.warning("No thread could be started for a step of polling")
 
 
 def finish() -> None:

@@ -5,12 +5,13 @@ come in another order than they were sent, and replicas lag behind.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
@@ -93,16 +94,21 @@ def store_listed(
     with transaction.atomic():
         tasks = lock_tasks(Task.objects.filter(pk__in=Run.objects.filter(pk__in=ids).values("task")))
         stored = lock_runs(Run.objects.filter(Q(task__in=tasks) | Q(task=None), pk__in=ids))
-        found = list[FoundRun]()
-        for copy in copies:
-            run = stored.get(copy.id)
-            if run is not None:
-                found.append(FoundRun(copy, run.is_scheduled, tasks[run.task_id] if run.task_id else None))
-            elif copy.id not in known:
-                found.append(FoundRun(copy))
-        write(found, stored, as_of=as_of, shared_as_of=shared_as_of, at=at)
+        write(found_in_list(copies, known, stored, tasks), stored, as_of=as_of, shared_as_of=shared_as_of, at=at)
         for task in tasks.values():
             Task.objects.filter(pk=task.pk).update(**newest_of(task))
+
+
+def found_in_list(
+    copies: Iterable[RunCopy], known: Collection[str], stored: Mapping[str, Run], tasks: Mapping[UUID, Task]
+) -> Iterator[FoundRun]:
+    """One after another: a copy that comes twice finds the run as the first one has left it."""
+    for copy in copies:
+        run = stored.get(copy.id)
+        if run is not None:
+            yield FoundRun(copy, run.is_scheduled, tasks[run.task_id] if run.task_id else None)
+        elif copy.id not in known:
+            yield FoundRun(copy)
 
 
 def is_news(copy: RunCopy, run: Run | None, *, with_new: bool) -> bool:
@@ -122,16 +128,22 @@ def write(
             if is_current(one.copy, run):
                 owned.append(one)
             update(run, one, as_of=as_of, shared_as_of=shared_as_of)
-        elif former is None or one.copy.updated_at >= former.copy.updated_at:
+        elif is_kept(one.copy, at=at) and (former is None or one.copy.updated_at >= former.copy.updated_at):
             new[one.copy.id] = replace(one, is_scheduled=one.is_scheduled or bool(former and former.is_scheduled))
     insert(new.values(), at=at)
     store_owners([*owned, *new.values()])
 
 
+def is_kept(copy: RunCopy, *, at: datetime) -> bool:
+    """Not what the next deletion of old runs would delete."""
+    return not copy.is_final or copy.created_at >= at - timedelta(days=settings.RUN_RETENTION_DAYS)
+
+
 def insert(found: Iterable[FoundRun], *, at: datetime) -> None:
+    """In one order everywhere, as for locks: of two transactions with the same new runs the second one waits."""
     rows = [
         Run(id=one.copy.id, task=one.shown_with, is_scheduled=one.is_scheduled, stored_at=at, **columns(one.copy))
-        for one in found
+        for one in sorted(found, key=lambda one: one.copy.id)
     ]
     Run.objects.bulk_create(rows, ignore_conflicts=True)
 
@@ -143,7 +155,7 @@ def store_owners(found: Iterable[FoundRun]) -> None:
     for owner in RunOwner.objects.filter(run__in=newest):
         stored[owner.run_id][owner.account_id] = owner
     new, wrong = list[RunOwner](), list[int]()
-    for copy_id, one in newest.items():
+    for copy_id, one in sorted(newest.items()):
         copy, owners, known = one.copy, one.owners, stored[copy_id]
         moved = {account_id for account_id, owner in known.items() if owner.created_at != copy.created_at}
         former = known.keys() - owners if copy.has_account_tag else set[UUID]()
@@ -160,7 +172,7 @@ def store_retrieved(item: types.Run, owners: Collection[UUID], *, as_of: datetim
     copies = read_copies([item])
     for copy in copies:
         run = Run.objects.filter(pk=copy.id).first()
-        if run is None and owners:
+        if run is None and owners and is_kept(copy, at=as_of):
             with transaction.atomic():
                 insert([FoundRun(copy)], at=as_of)
                 rows = [RunOwner(run_id=copy.id, account_id=pk, created_at=copy.created_at) for pk in owners]
@@ -183,7 +195,7 @@ def lock_tasks(tasks: QuerySet[Task]) -> dict[UUID, Task]:
 
 def lock_runs(runs: QuerySet[Run]) -> dict[str, Run]:
     """After their tasks, and in one order everywhere."""
-    return {run.pk: run for run in runs.select_for_update().order_by("pk")}
+    return {run.pk: run for run in runs.select_for_update().order_by("pk").defer("data")}
 
 
 def newest_of(task: Task) -> dict[str, str]:

@@ -4,7 +4,7 @@ Runs of the schedule are found by it, those that were started by hand by the tas
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -17,23 +17,29 @@ from tasks.cron import calendar
 from tasks.models import MissedRun, Run, RunRequest, Task
 from tasks.runs import due, store
 from tasks.runs.copies import RunCopy
-from tasks.runs.due import NEVER, PollState, Unfinished
+from tasks.runs.due import EVER, NEVER, PollState, Unfinished
 from tasks.runs.owners import TASK_TAG
 from tasks.runs.polling import MAX_PAGE, OVERLAP, Poller, mark_absent, shared_poll_as_of
+from tasks.trigger import errors
 
 # Places in a step that stay for unwatched tasks while watched ones are due.
 FOR_UNWATCHED = 2
 MIN_PAGE = 5
 # Fires longer before a poll than this get no outcome: after an outage, a task that runs every minute has too many.
 MAX_WINDOW = timedelta(hours=5)
-# Of the unfinished runs of a task, a poll reads back to the oldest of at most this many.
-MAX_UNFINISHED_REACH = 50
+# Of the unfinished runs of a task, a poll reads back to the oldest of at most this many, if they are so young. Of older
+# ones it retrieves so many, those first that have been uncertain for longest. The others are not certain meanwhile.
+MAX_UNFINISHED_REACH, MAX_UNFINISHED_AGE, MAX_RETRIEVED = 50, timedelta(hours=1), 5
 UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class TaskPoller(Poller[Task]):
+    # Reads all runs that Trigger.dev still has.
+    is_backfill: bool = False
+
     rows = Task.objects
     outcome = "ok"
     due_columns = ("next_poll_at", "watched_poll_at")
@@ -57,22 +63,25 @@ class TaskPoller(Poller[Task]):
     def find(self, task: Task, *, began: datetime) -> "Found":
         """All calls of one poll. Raises a TriggerError when a list fails."""
         state = load_state(task)
-        is_first = task.polled_at is None
-        is_deep = is_first or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74
+        is_first = task.polled_at is None and not self.is_backfill
+        is_deep = is_first or self.is_backfill or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74
         found = Found(is_deep=is_deep)
-        reach = oldest_in_question(state, began=began, is_deep=is_deep)
+        reach = NEVER if self.is_backfill else oldest_in_question(state, began=began, max_age=MAX_UNFINISHED_AGE)
         if task.trigger_schedule_id:
             self.read_list(found, reach, state, is_first=is_first, schedule_id=task.trigger_schedule_id)
+        elif task.unsettled_until is not None:
+            # The answer to its create was lost: a schedule that nobody knows may fire.
+            raise errors.NotSent("the schedule of the task is not known yet", retry_after=0, reason="no_schedule")
         if needs_tag(task, state, is_deep=is_deep):
             self.read_list(found, reach, state, is_first=is_first, tag=f"{TASK_TAG}{task.pk}")
         self.retrieve_missing(found, task)
         return found
 
     def read_list(self, found: "Found", reach: datetime, state: PollState, *, is_first: bool, **which: str) -> None:
-        """Pages down to `reach`; the first time, and in a deep poll, so many runs."""
+        """Pages down to `reach`, and at least five runs; in a deep poll a hundred."""
         expected = sum(fire.at >= reach for fire in state.fires)
-        size = MAX_PAGE if found.is_deep and not is_first else max(MIN_PAGE, min(MAX_PAGE, MIN_PAGE + expected))
-        wanted, count = (MIN_PAGE if reach > NEVER or is_first else MAX_PAGE), 0
+        wanted, count = (MAX_PAGE if found.is_deep and not is_first else MIN_PAGE), 0
+        size = max(wanted, min(MAX_PAGE, MIN_PAGE + expected))
         for page, copies in self.pages(self.client.list_runs, limit=size, **which):
             found.copies += [(copy, "schedule_id" in which) for copy in copies]
             count += len(page.runs)
@@ -82,14 +91,13 @@ class TaskPoller(Poller[Task]):
     def retrieve_missing(self, found: "Found", task: Task) -> None:
         """Unfinished runs that no list had, and copies that only a retrieve can put in order."""
         copies = {copy.id: copy for copy, _ in found.copies}
-        for run in Run.objects.filter(task=task, is_final=False):
-            copy = copies.get(run.pk)
-            if copy is None or store.is_tie(copy, run):
-                retrieved = self.retrieve(run)
-                if retrieved is None:
-                    found.lost.append(run.pk)
-                else:
-                    found.copies.append((retrieved, run.is_scheduled))
+        unfinished = Run.objects.filter(task=task, is_final=False).defer("data")
+        missing = [run for run in unfinished if run.pk not in copies or store.is_tie(copies[run.pk], run)]
+        missing.sort(key=lambda run: (run.absent_at or EVER, run.created_at))
+        retrieved = [(self.retrieve(run), run) for run in missing[:MAX_RETRIEVED]]
+        found.copies += [(copy, run.is_scheduled) for copy, run in retrieved if copy is not None]
+        found.lost += [run.pk for copy, run in retrieved if copy is None]
+        found.lost += [run.pk for run in missing[MAX_RETRIEVED:]]
 
     # --- The transaction ---------------------------------------------------------------------------------------------
 
@@ -100,17 +108,18 @@ class TaskPoller(Poller[Task]):
             shared_as_of = shared_poll_as_of()
             was_first = task.polled_at is None
             store.store(found.copies, task, as_of=began, shared_as_of=shared_as_of, at=self.now())
-            lost = Run.objects.filter(pk__in=found.lost)
-            mark_absent(lost, polled_at=task.polled_at, shared_as_of=shared_as_of)
+            mark_absent(found.lost, polled_at=task.polled_at, shared_as_of=shared_as_of)
             if was_first:
                 task.fire_periods = calendar.to_json(certain_from_now(task.calendar, began))
             since = max(task.polled_at or began, began - MAX_WINDOW) - due.MISSED_AFTER
             task.polled_at = max(began, task.polled_at or began)
             if found.is_deep:
                 task.deep_polled_at = max(began, task.deep_polled_at or began)
-            state = load_state(task, since=since)
+            # Also runs that are not shown with the task, since their tags name others.
+            seen = {copy.created_at: began for copy, is_scheduled in found.copies if is_scheduled}
+            state = load_state(task, since=since, seen=seen)
             if self.has_other_calendar(task, state, found, since=since):
-                state = load_state(task, since=since)
+                state = load_state(task, since=since, seen=seen)
             self.note_outcomes(task, state, found)
             plan(task, state, shared_as_of=shared_as_of, now=self.now())
 
@@ -145,12 +154,18 @@ class Found:
     lost: list[str] = field(default_factory=list)
 
 
-def load_state(task: Task, *, since: datetime | None = None) -> PollState:
-    """The stored state that `due` needs: fires since MISSED_AFTER before the last poll, and the runs of these."""
+def load_state(
+    task: Task, *, since: datetime | None = None, seen: Mapping[datetime, datetime] | None = None
+) -> PollState:
+    """The stored state that `due` needs: fires since MISSED_AFTER before the last poll, and the runs of these.
+
+    `seen`: runs of the schedule that a poll has just found: when they were created, and when the poll began.
+    """
     polled_at = task.polled_at
     since = since or (polled_at or task.created_at) - due.MISSED_AFTER
     scheduled = Run.objects.filter(task=task, is_scheduled=True, created_at__gte=since)
-    known = dict(scheduled.values_list("created_at", "stored_at"))
+    known = {created_at: stored_at for created_at, stored_at in (seen or {}).items() if created_at >= since}
+    known |= dict(scheduled.values_list("created_at", "stored_at"))
     # Trigger.dev fires up to 30 s ahead: the first fire after the last poll may be known, and the next one counts.
     until = max([polled_at, *known]) if polled_at else since
     fires = tuple(calendar.fires(task.calendar, since=since, until=until)) if polled_at else ()
@@ -211,12 +226,13 @@ def spread_of(task: Task) -> float:
     return task.pk.int % 1000 / 1000
 
 
-def oldest_in_question(state: PollState, *, began: datetime, is_deep: bool) -> datetime:
-    """How far back a poll reads: to the oldest thing that may have changed."""
-    if is_deep or state.polled_at is None:
+def oldest_in_question(state: PollState, *, began: datetime, max_age: timedelta | None = None) -> datetime:
+    """How far back a poll reads: to the oldest thing that may have changed. Unfinished runs count up to `max_age`."""
+    if state.polled_at is None:
         return NEVER
     waited_for = [at for at in due.awaited(state) if at <= began]
-    newest_first = sorted((run.created_at for run in state.unfinished), reverse=True)
+    since = began - max_age if max_age is not None else NEVER
+    newest_first = sorted((run.created_at for run in state.unfinished if run.created_at > since), reverse=True)
     return min([state.polled_at - OVERLAP, *waited_for, *newest_first[:MAX_UNFINISHED_REACH]])
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -48,8 +49,7 @@ class Command(BaseCommand):
         return answers
 
     def backfill(self) -> Iterable[bool]:
-        work = made(TaskPoller)
+        work = replace(made(TaskPoller), is_backfill=True)
         tasks = Task.objects.living()
-        tasks.update(deep_polled_at=None)
         shown = track(tasks.in_parts(), total=tasks.count(), console=Console(stderr=True), description="Reading runs")
         return [work.poll(task) for task in (shown if sys.stderr.isatty() else tasks.in_parts())]

@@ -456,3 +456,35 @@ def test_a_run_that_trigger_has_not_known_for_an_hour_is_removed(
         status(alice_api)
     assert listed(alice_api) == []
     assert not RunOwner.objects.exists()
+
+
+def test_an_account_follows_its_run_that_belongs_to_the_task_of_another_one(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """By its tags the run is Charlie's too, and nobody watches the task."""
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    tags = [f"account:{account.pk}" for account in (cast.alice, cast.charlie)]
+    schedule = {"id": "sched_a", "externalId": str(task.pk)}
+    found = StandinRun("t", trigger.state.now, tags=tags, kind="SCHEDULED", ends_after=200, schedule=schedule)
+    run = trigger.state.add_run(found)
+    alice_api.get(PATH)
+    charlie_api = with_key(make_key(cast.charlie))
+    assert old_while_fresh(charlie_api, trigger, run, clock, seconds=500) <= 10
+
+
+def test_more_new_runs_than_one_poll_reads_are_read_by_later_ones(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """Nobody has looked for a week, in which 1,300 runs came."""
+    add_run(trigger, cast.alice, age=60)
+    alice_api.get(PATH)
+    clock.shift(7 * 86400)
+    for number in range(1300):
+        add_run(trigger, cast.alice, age=3600 + number * 60)
+    for _ in range(4):
+        body = alice_api.get(PATH).json()
+        assert body["runs_status"] == "stale" or Run.objects.count() == 1301
+        run_steps()
+        clock.shift(11)
+        run_steps()
+    assert (alice_api.get(PATH).json()["runs_status"], Run.objects.count()) == ("fresh", 1301)

@@ -39,8 +39,8 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
         "first = next((fire.at for fire in state.fires if fire.at > state.polled_at), EVER)",
     ),
     "an unfinished run that the lists lack is retrieved": (
-        *(task_polls.TaskPoller, "retrieve_missing", "for run in Run.objects.filter(task=task, is_final=False):"),
-        "for run in ():",
+        *(task_polls.TaskPoller, "retrieve_missing", "for copy, run in retrieved if copy is not None]"),
+        "for copy, run in ()]",
     ),
     "both expressions are possible near a change": (
         *(calendar, "change", "certain_until=period.certain_until or at - SKEW)"),

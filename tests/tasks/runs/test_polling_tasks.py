@@ -8,6 +8,7 @@ from typing import cast as typed
 import pytest
 import time_machine
 from django.utils import timezone
+from pytest_django import Settings
 
 from accounts.events import account_actor
 from demo.standin.faults import Fault
@@ -502,10 +503,81 @@ def test_a_started_run_is_stored_before_trigger_lists_it_and_its_answer_replaces
     assert (run.status, run.is_scheduled, '"durationMs"' in run.data) == ("COMPLETED", False, True)
 
 
+def test_a_run_of_the_schedule_that_its_tag_gives_to_another_account_is_not_waited_for(
+    task: Task, trigger: Standin, work: TaskPoller, cast: Cast, clock: time_machine.Traveller
+) -> None:
+    add_run(trigger, tags=[f"account:{cast.charlie.pk}"], ends_after=5)
+    for _ in range(3):
+        clock.shift(600)
+        row = poll(work, task)
+        assert (row.recent_runs, row.quiet_until) == ("", NOON + timedelta(days=1))
+
+
+# --- What a poll costs ----------------------------------------------------------------------------------------------
+
+
+def test_a_deep_poll_reads_a_hundred_runs_and_not_the_whole_history(
+    task: Task, trigger: Standin, work: TaskPoller
+) -> None:
+    for hours in range(450):
+        add_run(trigger, at=NOON - timedelta(hours=2 + hours), ends_after=5)
+    Task.objects.update(deep_polled_at=NOON - timedelta(hours=9))
+    poll(work, task)
+    assert (trigger.asked[LIST], Run.objects.count()) == (1, 100)
+
+
+def test_a_poll_does_not_read_down_to_a_run_that_has_been_unfinished_for_days(
+    task: Task, trigger: Standin, work: TaskPoller
+) -> None:
+    stuck = add_run(trigger, at=NOON - timedelta(days=30), stuck_as="EXECUTING")
+    poll(work, task)
+    for hours in range(600):
+        add_run(trigger, at=NOON - timedelta(hours=2 + hours), ends_after=5)
+    trigger.asked.clear()
+    poll(work, task)
+    assert (trigger.asked[LIST], trigger.asked[RETRIEVE]) == (1, 1)
+    trigger.state.remove_run(stuck.id)
+    trigger.state.add_run(replace(stuck, stuck_as=None, ends_after=5))
+    poll(work, task)
+    assert Run.objects.get(pk=stuck.id).status == "COMPLETED"
+
+
+def test_a_poll_retrieves_some_of_many_unfinished_runs_and_calls_the_others_stale(
+    task: Task, trigger: Standin, work: TaskPoller
+) -> None:
+    for hours in range(60):
+        add_run(trigger, at=NOON - timedelta(hours=2 + hours), stuck_as="EXECUTING")
+    Task.objects.update(deep_polled_at=NOON - timedelta(hours=9))
+    poll(work, task)
+    assert Run.objects.filter(is_final=False).count() == 60
+    for _ in range(8):
+        trigger.asked.clear()
+        poll(work, task)
+        assert trigger.asked["all"] <= 6
+    row = Task.objects.get()
+    status, _ = reading.status_of(row, shared_as_of=due.NEVER, now=timezone.now() + timedelta(seconds=9))
+    assert status == "stale"
+
+
+def test_new_runs_are_inserted_in_one_order_whatever_order_they_were_found_in(
+    task: Task, trigger: Standin, work: TaskPoller, django_assert_max_num_queries: Any
+) -> None:
+    """Two transactions that insert the same runs in different orders would wait for each other."""
+    ids = sorted(add_run(trigger, at=NOON - timedelta(seconds=n), ends_after=5).id for n in range(5))
+    with django_assert_max_num_queries(40) as captured:
+        poll(work, task)
+    (inserted,) = (query["sql"] for query in captured.captured_queries if 'INTO "tasks_run" (' in query["sql"])
+    places = [inserted.index(f"'{run_id}'") for run_id in ids]
+    assert places == sorted(places)
+
+
 # --- Retention -------------------------------------------------------------------------------------------------------
 
 
-def test_old_finished_runs_are_deleted_with_their_owners(task: Task, trigger: Standin, work: TaskPoller) -> None:
+def test_old_finished_runs_are_deleted_with_their_owners_and_stay_away(
+    task: Task, trigger: Standin, work: TaskPoller, settings: Settings
+) -> None:
+    settings.RUN_RETENTION_DAYS = 500
     add_run(trigger, at=NOON - timedelta(days=401), ends_after=5)
     add_run(trigger, at=NOON - timedelta(days=402), stuck_as="EXECUTING")
     add_run(trigger, at=NOON - timedelta(days=2), ends_after=5)
@@ -513,3 +585,6 @@ def test_old_finished_runs_are_deleted_with_their_owners(task: Task, trigger: St
     poll(work, task)
     assert delete_old_runs(before=NOON - timedelta(days=400)) == 1
     assert (Run.objects.count(), RunOwner.objects.count()) == (2, 2)
+    settings.RUN_RETENTION_DAYS = 400
+    poll(work, task)
+    assert Run.objects.count() == 2

@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -207,3 +208,22 @@ def test_a_hanging_trigger_leaves_no_queue_behind(alice_api: ContractClient, cas
     with later(minutes=4):
         tasks = alice_api.get("/api/tasks").json()["tasks"]
     assert {task["runs_status"] for task in tasks} == {"fresh"}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_list_is_shown_where_no_thread_can_be_started(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+    alice_api.get("/api/tasks")
+    Task.objects.update(next_poll_at=timezone.now() - timedelta(minutes=5))
+    steps.finish()
+    steps.background.cache_clear()
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        make_task(cast.alice, cast.artist, trigger_schedule_id="sched_b")
+        assert alice_api.get("/api/tasks").status_code == 200

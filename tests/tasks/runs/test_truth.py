@@ -117,3 +117,58 @@ def test_a_fire_whose_run_is_not_listed_yet_is_not_fresh(
     assert shown(dora)["runs_status"] == "fresh", "it was polled just now"
     clock.shift(15)
     assert shown(dora)["runs_status"] == "stale", "its run may have come since"
+
+
+def test_runs_of_a_schedule_that_nobody_knows_yet_are_not_missing_from_a_fresh_list(
+    dora: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """The answer to the create was lost, and Trigger.dev fails at schedules for fifteen minutes."""
+    trigger.faults.add(Fault("reset", method="POST", path="/api/v1/schedules", times=1))
+    create(dora, cast, schedule="* * * * *")
+    trigger.faults.add(Fault("status", path="/api/v1/schedules*", status=500))
+    statuses = []
+    for step in range(120):
+        clock.shift(10)
+        schedules.fire_due(trigger.state)
+        if step == 90:
+            trigger.faults.clear()
+        if step % 3 == 0:
+            settle_pending()
+        steps.run_steps()
+        dora.get(TASKS)
+        body = dora.get(RUNS, {"limit": "100"}).json()
+        there = len(list(trigger.state.newest_runs(schedule_ids=[], tags=[], since=0)))
+        assert body["runs_status"] != "fresh" or len(body["runs"]) >= there - 1
+        statuses.append(body["runs_status"])
+    assert statuses[-1] == "fresh"
+
+
+def test_a_run_that_a_late_retry_has_started_is_not_missing_from_a_fresh_list(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """The same Idempotency-Key again after five minutes, and again the answer is lost."""
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a")
+
+    def post() -> int:
+        body, headers = {"id": str(task.pk)}, {"Idempotency-Key": "k"}
+        return alice_api.post(RUNS, body, format="json", headers=headers).status_code
+
+    trigger.faults.add(Fault("hang", method="POST", path="*/trigger", times=2))
+    assert post() != 200
+    for _ in range(30):
+        clock.shift(10)
+        shown(alice_api)
+        steps.run_steps()
+    trigger.faults.clear()
+    trigger.faults.add(Fault("late", method="POST", path="*/trigger"))
+    assert post() != 200
+    trigger.faults.clear()
+    clock.shift(1)
+    trigger.do_late()
+    clock.shift(20)
+    for _ in range(30):
+        clock.shift(10)
+        steps.run_steps()
+        one = shown(alice_api)
+        assert one["runs_status"] != "fresh" or len(one["recent_runs"]) == 1
+    assert one["runs_status"] == "fresh"
