@@ -567,7 +567,7 @@ def test_new_runs_are_inserted_in_one_order_whatever_order_they_were_found_in(
     with django_assert_max_num_queries(40) as captured:
         poll(work, task)
     (inserted,) = (query["sql"] for query in captured.captured_queries if 'INTO "tasks_run" (' in query["sql"])
-    places = [inserted.index(f"'{run_id}'") for run_id in ids]
+    places = [inserted.index(run_id) for run_id in ids]
     assert places == sorted(places)
 
 
