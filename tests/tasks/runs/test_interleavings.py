@@ -51,7 +51,11 @@ GUARDS: dict[str, tuple[Any, str, str, str]] = {
         "pass",
     ),
     "six hours without a deep poll are too long": (
-        *(task_polls.TaskPoller, "find", "is_deep = is_first or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74"),
+        *(
+            task_polls.TaskPoller,
+            "find",
+            "is_deep = is_first or self.is_backfill or began >= state.deep_polled_at + due.DEEP_EVERY * 0.74",
+        ),
         "is_deep = is_first",
     ),
     "the shared list counts when its last page was read": (
