@@ -87,7 +87,7 @@ def first_poll(account_id: UUID, *, now: datetime, deadline: float) -> RunFeed:
     poller = replace(steps.made(FeedPoller), next_deadline=lambda: min(deadline, time.monotonic() + MAX_CALL))
     give_connections_back()
     name = upstream.cache_name("feed", str(account_id))
-    upstream.call_once(name, partial(poller.read, feed), deadline=deadline)
+    upstream.call_once(name, partial(poller.attempt, feed), deadline=deadline)
     feed.refresh_from_db()
     return feed
 

@@ -73,7 +73,7 @@ class Calls:
 
 
 class Poller(Calls, Generic[Row]):
-    """Of rows that say themselves when they are due. A child has `read`: one poll, which may raise a TriggerError."""
+    """Of rows that say when they are due. A subclass has `read`: the calls and the transaction of one poll."""
 
     rows: ClassVar[Any]
     outcome: ClassVar[str]
@@ -96,13 +96,20 @@ class Poller(Calls, Generic[Row]):
     def poll(self, row: Row) -> bool:
         """Whether Trigger.dev answered. Never raises for what Trigger.dev does."""
         try:
-            self.read(row)
+            self.attempt(row)
         except errors.TriggerError as error:
-            POLLS.labels("failed").inc()
             self.postpone(row, error)
             return False
-        POLLS.labels(self.outcome).inc()
         return True
+
+    def attempt(self, row: Row) -> None:
+        """One poll, which is counted. Raises a TriggerError."""
+        try:
+            self.read(row)
+        except errors.TriggerError:
+            POLLS.labels("failed").inc()
+            raise
+        POLLS.labels(self.outcome).inc()
 
     def read(self, row: Row) -> None:
         raise NotImplementedError

@@ -277,7 +277,10 @@ def confirm_calendar(claim: Claim, schedule: Schedule | None) -> None:
 def finish_refused(claim: Claim, error: errors.TriggerError) -> Outcome:
     """A definite no. Nothing can still take effect, though an earlier call of the same step may have succeeded."""
     refusal = error.reason if isinstance(error, errors.Refused) else ""
-    return finish_invalid(claim, str(error), refusal=refusal if refusal.startswith(INVALID_SCHEDULE) else "")
+    outcome = finish_invalid(claim, str(error), refusal=refusal if refusal.startswith(INVALID_SCHEDULE) else "")
+    if outcome.kind is OutcomeKind.REFUSED and isinstance(error, errors.Refused):
+        put_off(claim)
+    return outcome
 
 
 def finish_invalid(claim: Claim, reason: str, *, refusal: str) -> Outcome:
@@ -285,7 +288,6 @@ def finish_invalid(claim: Claim, reason: str, *, refusal: str) -> Outcome:
     logger.warning("Task %s was refused: %s", claim.task.pk, reason)
     has_lease = finish(claim, definite=True, reason=reason)
     if not refusal or not has_lease:
-        put_off(claim)
         return Outcome(OutcomeKind.REFUSED)
     Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation).update(
         refused_generation=claim.task.generation
