@@ -29,14 +29,14 @@ PATHS = ("/api/tasks", "/api/tasks/runs?runId=none")
 WATCHED_WITHIN = timedelta(hours=1)
 # Mostly less than a millisecond each, and so many in memory at once.
 MAX_TASKS, AT_ONCE = 1_000, 50
-# Some work is done only once a connection is used that the pool has had back.
+# Some work is done only when a connection comes from the pool again.
 ROUNDS = 3
 
 
 def warm_up(application: BaseHandler) -> None:
     """Trigger.dev is not called, nothing is written or logged, and a database that is away is found out once.
 
-    Only the metrics have two requests more.
+    Only the metrics have six requests more.
     """
     logging.disable()
     try:

@@ -112,7 +112,7 @@ class Task(models.Model):
         db_persist=True,
     )
     refused_generation = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
-    # The worker does not try it again before, since Trigger.dev has refused it for another reason than its schedule.
+    # The worker does not try again before. Set when Trigger.dev refuses for another reason than the schedule.
     settle_after = models.DateTimeField(null=True, blank=True, editable=False)
     lease_token = models.UUIDField(null=True, blank=True, editable=False)
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
@@ -274,7 +274,7 @@ class SyncFailure(models.Model):
 
 
 class RunFeed(models.Model):
-    """How far the runs of an account are known that belong to no living task. `tasks.runs.feeds` polls them.
+    """How far the runs of an account are known that no poll of its tasks follows. `tasks.runs.feeds` polls them.
 
     No foreign key: an admin may list the runs of an account that exists only in tags.
     """
@@ -283,8 +283,8 @@ class RunFeed(models.Model):
     polled_at = models.DateTimeField(null=True)
     next_poll_at = models.DateTimeField()
     watched_until = models.DateTimeField(db_index=True)
-    # Runs that are not read yet, where there were too many: where their list goes on, and from when on they are known.
-    gap_after = models.CharField(max_length=100, blank=True, default="", db_default="")
+    # A gap of runs that are not read yet: the cursor where it starts, and the time before which runs are known.
+    gap_after = models.TextField(blank=True, default="", db_default="")
     gap_until = models.DateTimeField(null=True)
 
     def __str__(self) -> str:

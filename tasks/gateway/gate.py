@@ -163,7 +163,7 @@ class Gate:
         return any(breaker.is_open for breaker in self._breakers.values())
 
     def _count(self, route: Route, outcome: str) -> None:
-        """Also for one log line for each minute with calls: how many there were, by outcome."""
+        """Counts the outcome, and logs once a minute how many calls ended how."""
         CALLS.labels(route, outcome).inc()
         minute, former = int(time.time() // 60), Counter[str]()
         with self._lock:

@@ -1,6 +1,6 @@
 """The runs of an account: what has to be polled before they are listed, and how far they can be trusted.
 
-They are those of its tasks, each as fresh as its task, and those of no task, as fresh as its feed.
+They are those of its tasks, each as fresh as its task, and all others, as fresh as its feed.
 """
 
 import logging

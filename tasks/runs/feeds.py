@@ -1,4 +1,4 @@
-"""Runs of an account that belong to no living task: content runs and the like, and what is left of deleted tasks.
+"""Runs of an account that no poll of its tasks follows: content runs, those of deleted tasks, those of others' tasks.
 
 One list of the environment's newest runs serves all accounts while somebody watches a list of runs: its items carry
 their tags. Each account's own list, by its tag, brings what came before, and follows its unfinished runs.
@@ -19,12 +19,13 @@ from tasks.runs.due import EVER, NEVER, PollState, Unfinished
 from tasks.runs.owners import ACCOUNT_TAG
 from tasks.runs.polling import MAX_PAGE, OVERLAP, Poller, mark_absent, shared_poll_as_of
 from tasks.runs.task_polls import oldest_in_question
+from tasks.trigger import errors
 
 # An account's own list is read at least this often while it is watched, down to the last poll and to the oldest of its
 # newest unfinished runs.
 EVERY = timedelta(minutes=5)
 MAX_PAGES = 10
-# More new runs than these pages have are read in later polls.
+# If there are more new runs than these pages hold, later polls read the rest.
 GAP_PAUSE, NO_GAP = timedelta(seconds=10), {"gap_after": "", "gap_until": None}
 # Unfinished runs that one poll retrieves, because its list lacks them. The others are not certain meanwhile.
 MAX_RETRIEVED = 5
@@ -53,7 +54,7 @@ class FeedPoller(Poller[RunFeed]):
         RunFeed.objects.filter(pk=row.pk).update(polled_at=began, next_poll_at=next_poll, **gap)
 
     def read_list(self, feed: RunFeed, reach: datetime) -> tuple[list[RunCopy], dict[str, Any]]:
-        """Down to `reach`, or as many pages as there may be, and what is left to read. The first time one page."""
+        """Reads down to `reach`, at most MAX_PAGES, and returns the gap that is left. The first poll reads one page."""
         if feed.polled_at is None:
             return self.read_pages(feed, reach, most=1)[0], NO_GAP
         known_from = min(feed.polled_at - OVERLAP, feed.gap_until or EVER)
@@ -62,13 +63,17 @@ class FeedPoller(Poller[RunFeed]):
             return copies, {"gap_after": after, "gap_until": known_from}
         if feed.gap_until is None:
             return copies, NO_GAP
-        more, after = self.read_pages(feed, feed.gap_until, after=feed.gap_after)
+        try:
+            more, after = self.read_pages(feed, feed.gap_until, after=feed.gap_after)
+        except errors.TriggerError:
+            # The newest runs are stored all the same; the gap is read again in the next poll.
+            return copies, {"gap_after": feed.gap_after, "gap_until": feed.gap_until}
         return copies + more, {"gap_after": after, "gap_until": feed.gap_until} if after else NO_GAP
 
     def read_pages(
         self, feed: RunFeed, reach: datetime, *, most: int = MAX_PAGES, after: str | None = None
     ) -> tuple[list[RunCopy], str | None]:
-        """And where the list goes on, if it ends neither here nor before `reach`."""
+        """Also returns the cursor of the next page; None at the end of the list, or below `reach`."""
         copies, tag = list[RunCopy](), f"{ACCOUNT_TAG}{feed.account_id}"
         pages = self.pages(self.client.list_runs, tag=tag, limit=MAX_PAGE, after=after)
         for page, listed in islice(pages, most):

@@ -1,8 +1,8 @@
 """What all polls have in common. Any process may poll, at any time.
 
-*Claim*: due rows, watched ones first, get a later `next_poll_at`; that is the whole lease, so a process that dies loses
-nothing. *Read*, with no transaction open: pages of lists, and single runs that no list has. *Commit*: what was found
-and the next poll together. What has failed is put off.
+*Claim*: due rows get a later `next_poll_at`; that is the whole lease, so a process that dies loses nothing. *Read*,
+with no transaction open: pages of lists, and single runs that no list has. *Commit*: what was found and the next poll
+together. What has failed is put off.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import prometheus_client
 from django.db import connection, transaction
-from django.db.models import F, Model, QuerySet
+from django.db.models import F, Min, Model, QuerySet
 
 from tasks.models import Run, RunFeed, SharedPoll, Task
 from tasks.runs import due
 from tasks.runs.copies import UNREADABLE, RunCopy, read_copies, read_copy
 from tasks.runs.due import NEVER
-from tasks.runs.store import lock_runs
+from tasks.runs.store import lock_runs, lock_tasks
 from tasks.trigger import errors
 from tasks.trigger.client import TriggerClient
 from tasks.trigger.types import RunPage
@@ -34,7 +34,9 @@ MAX_PAGE = 100
 # Rows that one statement changes.
 CHUNK = 500
 MIN_RETRY, MAX_RETRY = timedelta(seconds=4), timedelta(seconds=300)
-POLLS = prometheus_client.Counter("recoup_polls", "Polls of tasks and of the shared list.", ["outcome"])
+POLLS = prometheus_client.Counter(
+    "recoup_polls", "Polls of tasks, of accounts and of the lists that serve many.", ["outcome"]
+)
 
 AnyRow = TypeVar("AnyRow", bound=Model)
 Row = TypeVar("Row", Task, RunFeed)
@@ -51,7 +53,7 @@ class Calls:
     def pages(
         self, read: Callable[..., RunPage], *, after: str | None = None, **which: Any
     ) -> Iterator[tuple[RunPage, list[RunCopy]]]:
-        """Of a list, newest first. The end is where there is no next page: a page can be short, or empty."""
+        """Yields the pages of a list, newest first, until one has no `next`. A page can be short, or empty."""
         while True:
             page = read(**which, after=after, deadline=self.next_deadline())
             yield page, read_copies(page.runs)
@@ -73,7 +75,7 @@ class Calls:
 
 
 class Poller(Calls, Generic[Row]):
-    """Of rows that say when they are due. A subclass has `read`: the calls and the transaction of one poll."""
+    """Polls rows that store when they are due. A subclass defines `read`: the calls and the transaction of one poll."""
 
     rows: ClassVar[Any]
     outcome: ClassVar[str]
@@ -127,14 +129,22 @@ class Poller(Calls, Generic[Row]):
 
 
 def mark_absent(run_ids: Sequence[str], *, polled_at: datetime | None, shared_as_of: datetime) -> None:
-    """Unfinished runs that nothing shows any more: they were last certain at the last poll, or at the shared list."""
+    """Unfinished runs that nothing shows any more. Their tasks are due, and are fresh until the runs were last certain.
+
+    That was at the last poll, else when they were stored, or at the shared list.
+    """
     for start in range(0, len(run_ids), CHUNK):
         with transaction.atomic():
             runs = Run.objects.filter(pk__in=run_ids[start : start + CHUNK], is_final=False, absent_at=None)
-            certain = Run.objects.filter(pk__in=lock_runs(runs), absent_at=None)
+            tasks = lock_tasks(Task.objects.filter(pk__in=runs.values("task")))
+            locked = lock_runs(runs)
+            certain = Run.objects.filter(pk__in=locked, absent_at=None)
             shared = certain.filter(stored_at__lt=shared_as_of - due.SHARED_GRACE)
             shared.update(absent_at=max(polled_at or NEVER, shared_as_of))
             certain.update(absent_at=polled_at or F("stored_at"))
+            marked = Run.objects.filter(pk__in=locked, task__in=tasks).order_by().values_list("task")
+            for task_id, since in marked.annotate(since=Min("absent_at")):
+                Task.objects.filter(pk=task_id).poll_soon(at=since)
 
 
 def shared_poll() -> SharedPoll:

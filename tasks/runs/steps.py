@@ -124,18 +124,28 @@ class Background:
         with suppress(queue.Full):
             self._queue.put_nowait(None)
 
+    def join(self) -> None:
+        """Waits until nothing is left to do."""
+        self._queue.join()
+
     def finish(self) -> None:
-        """Waits until the present round has ended, and the one that waits."""
+        """Waits until the present round has ended. A waiting one is dropped."""
         self._stopping.set()
         with self._queue.all_tasks_done:
-            self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, STOP_TIMEOUT)
-        self._stopping.clear()
+            has_ended = self._queue.all_tasks_done.wait_for(lambda: not self._queue.unfinished_tasks, STOP_TIMEOUT)
+        if has_ended:
+            self._stopping.clear()
 
     def _work(self) -> None:
         while True:
             self._queue.get()
-            with_own_connection(run_steps, self._stopping)
-            self._queue.task_done()
+            try:
+                if not self._stopping.is_set():
+                    with_own_connection(run_steps, self._stopping)
+            except Exception:
+                logger.exception("A connection could not be closed after a step of polling")
+            finally:
+                self._queue.task_done()
 
 
 def run_steps(stopping: threading.Event | None = None) -> None:

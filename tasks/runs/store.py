@@ -68,7 +68,7 @@ def is_tie(copy: RunCopy, run: Run) -> bool:
 
 
 def store(
-    copies: Sequence[tuple[RunCopy, bool]], task: Task | None, *, as_of: datetime, shared_as_of: datetime, at: datetime
+    copies: Sequence[tuple[RunCopy, bool]], task: Task, *, as_of: datetime, shared_as_of: datetime, at: datetime
 ) -> None:
     """Inserts or updates the runs, in the caller's transaction. Each copy comes with whether it was found by schedule.
 

@@ -27,8 +27,8 @@ FOR_UNWATCHED = 2
 MIN_PAGE = 5
 # Fires longer before a poll than this get no outcome: after an outage, a task that runs every minute has too many.
 MAX_WINDOW = timedelta(hours=5)
-# Of the unfinished runs of a task, a poll reads back to the oldest of at most this many, if they are so young. Of older
-# ones it retrieves so many, those first that have been uncertain for longest. The others are not certain meanwhile.
+# A poll reads back to the oldest unfinished run, but no further than so many of them, and than this age. Of those that
+# no list had it retrieves so many, the longest uncertain first. The others become uncertain.
 MAX_UNFINISHED_REACH, MAX_UNFINISHED_AGE, MAX_RETRIEVED = 50, timedelta(hours=1), 5
 UNEXPECTED = prometheus_client.Counter("recoup_unexpected_runs", "Scheduled runs at a time that is no fire of ours.")
 
@@ -69,11 +69,13 @@ class TaskPoller(Poller[Task]):
         reach = NEVER if self.is_backfill else oldest_in_question(state, began=began, max_age=MAX_UNFINISHED_AGE)
         if task.trigger_schedule_id:
             self.read_list(found, reach, state, is_first=is_first, schedule_id=task.trigger_schedule_id)
-        elif task.unsettled_until is not None:
-            # The answer to its create was lost: a schedule that nobody knows may fire.
-            raise errors.NotSent("the schedule of the task is not known yet", retry_after=0, reason="no_schedule")
         if needs_tag(task, state, is_deep=is_deep):
             self.read_list(found, reach, state, is_first=is_first, tag=f"{TASK_TAG}{task.pk}")
+        if not task.trigger_schedule_id and task.unsettled_until is not None:
+            # The answer to its create was lost: a schedule that nobody knows may fire, so this is no poll of the task.
+            copies, shared_as_of = [copy for copy, _ in found.copies], shared_poll_as_of()
+            store.store_listed(copies, as_of=began, shared_as_of=shared_as_of, at=self.now(), with_new=True)
+            raise errors.NotSent("the schedule of the task is not known yet", retry_after=0, reason="no_schedule")
         self.retrieve_missing(found, task)
         return found
 

@@ -227,7 +227,7 @@ def store(claim: Claim, *, definite: bool, schedule: Schedule | None, reason: st
         # Runs are listed by the id of the schedule: a deep poll finds what only the new one has.
         result["deep_polled_at"] = None
     if not reason:
-        result |= {"synced_generation": claim.task.generation, "refused_generation": None}
+        result |= {"synced_generation": claim.task.generation, "refused_generation": None, "settle_after": None}
         result["trigger_schedule_id"] = schedule.id if schedule else claim.task.trigger_schedule_id
     with transaction.atomic():
         if definite:
@@ -296,8 +296,8 @@ def finish_invalid(claim: Claim, reason: str, *, refusal: str) -> Outcome:
 
 
 def put_off(claim: Claim) -> None:
-    """The next try of the worker: after as long as Trigger.dev has refused it by now, within bounds."""
-    since = SyncFailure.objects.filter(task=claim.task).values_list("at", flat=True).first() or claim.now
+    """Delays the next try of the worker by as long as Trigger.dev has refused the task, within bounds."""
+    since = SyncFailure.objects.filter(task=claim.task).values_list("at", flat=True).first() or claim.now - MAX_PAUSE
     pause = max(MIN_PAUSE, min(MAX_PAUSE, claim.now - since))
     same = Task.objects.filter(pk=claim.task.pk, generation=claim.task.generation)
     same.update(settle_after=claim.now + pause)

@@ -75,6 +75,24 @@ def test_tasks_that_trigger_refuses_are_tried_less_and_less_and_hold_up_no_other
     assert Task.objects.get(pk=last.pk).sync_status is SyncStatus.IN_SYNC
 
 
+def test_a_task_that_was_refused_for_longer_than_failures_are_kept_is_tried_once_an_hour(
+    cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    task = make_task(cast.alice, cast.artist, synced_generation=0)
+    trigger.faults.add(Fault("status", method="POST", path="/api/v1/schedules", status=422))
+    settle_pending()
+    clock.shift(3600)
+    SyncFailure.objects.all().delete()
+    trigger.asked.clear()
+    for _ in range(60):
+        clock.shift(60)
+        settle_pending()
+    assert trigger.asked["POST /api/v1/schedules"] <= 2
+    trigger.faults.clear()
+    assert settle(task.pk, at=timezone.now()).is_settled
+    assert Task.objects.get().settle_after is None
+
+
 def test_the_first_failure_of_a_series_is_kept_until_it_is_old(cast: Cast, trigger: Standin) -> None:
     task, ago = make_task(cast.alice, cast.artist, synced_generation=0), timedelta(days=9)
     trigger.faults.add(Fault("status", status=503))

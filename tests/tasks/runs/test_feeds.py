@@ -12,13 +12,15 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from demo.standin.faults import Fault
+from demo.standin.messages import Request, error
 from demo.standin.standin import Standin
 from demo.standin.state import StandinRun
-from tasks.models import Run, RunFeed, RunOwner, SharedPoll
+from tasks.models import Run, RunFeed, RunOwner, SharedPoll, Task
 from tasks.runs import shared, steps
 from tasks.runs.feeds import FeedPoller
 from tasks.runs.shared import NewestPoller
 from tasks.runs.steps import made, run_steps
+from tasks.runs.task_polls import TaskPoller
 from tests.cast import Cast, make_key, make_task
 from tests.client import ContractClient, later, with_key
 
@@ -488,3 +490,49 @@ def test_more_new_runs_than_one_poll_reads_are_read_by_later_ones(
         clock.shift(11)
         run_steps()
     assert (alice_api.get(PATH).json()["runs_status"], Run.objects.count()) == ("fresh", 1301)
+
+
+def test_new_runs_are_stored_while_the_rest_of_too_many_cannot_be_read(
+    alice_api: ContractClient,
+    cast: Cast,
+    trigger: Standin,
+    clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_run(trigger, cast.alice, age=60)
+    alice_api.get(PATH)
+    clock.shift(7 * 86400)
+    for number in range(1300):
+        add_run(trigger, cast.alice, age=3600 + number * 60)
+    made(FeedPoller).poll(RunFeed.objects.get())
+    gap_after, answer = RunFeed.objects.get().gap_after, trigger.answer
+
+    def fail_at_the_gap(request: Request) -> Any:
+        return error(500, "broken") if gap_after in request.target else answer(request)
+
+    monkeypatch.setattr(trigger, "answer", fail_at_the_gap)
+    new = add_run(trigger, cast.alice, age=1)
+    made(FeedPoller).poll(RunFeed.objects.get())
+    assert Run.objects.filter(pk=new.id).exists()
+    assert RunFeed.objects.get().gap_after == gap_after
+
+
+def test_the_task_of_another_account_knows_that_its_run_was_not_found(
+    cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    """The run is Charlie's too, whose list has lacked it."""
+    now, ahead = timezone.now(), timezone.now() + timedelta(days=1)
+    task = make_task(cast.alice, cast.artist, trigger_schedule_id="sched_a", watched_until=ahead)
+    tags = [f"account:{account.pk}" for account in (cast.alice, cast.charlie)]
+    schedule = {"id": "sched_a", "externalId": str(task.pk)}
+    found = StandinRun("t", trigger.state.now, tags=tags, kind="SCHEDULED", stuck_as="EXECUTING", schedule=schedule)
+    run = trigger.state.add_run(found)
+    RunFeed.objects.create(account_id=cast.charlie.pk, next_poll_at=now, watched_until=ahead, polled_at=now)
+    made(TaskPoller, now=timezone.now).poll(task)
+    clock.shift(60)
+    trigger.state.remove_run(run.id)
+    made(FeedPoller, now=timezone.now).poll(RunFeed.objects.get())
+    row = Task.objects.get()
+    assert Run.objects.get().absent_at == row.quiet_until == now
+    assert row.next_poll_at is not None
+    assert row.next_poll_at <= timezone.now()

@@ -513,6 +513,20 @@ def test_a_run_of_the_schedule_that_its_tag_gives_to_another_account_is_not_wait
         assert (row.recent_runs, row.quiet_until) == ("", NOON + timedelta(days=1))
 
 
+def test_a_run_by_hand_is_followed_while_the_schedule_of_its_task_is_unknown(
+    cast: Cast, trigger: Standin, work: TaskPoller, clock: time_machine.Traveller
+) -> None:
+    """The answer to the create was lost, and now there is no room for a schedule."""
+    past = NOON - timedelta(hours=1)
+    task = make_task(cast.alice, cast.artist, synced_generation=0, unsettled_until=past, polled_at=past)
+    actor, deadline = account_actor(cast.alice), upstream.deadline_from_now()
+    run_now.start(task, actor=actor, at=timezone.now(), deadline=deadline)
+    clock.shift(60)
+    assert not work.poll(Task.objects.get())
+    assert Run.objects.get().status == "COMPLETED"
+    assert Task.objects.get().polled_at == past
+
+
 # --- What a poll costs ----------------------------------------------------------------------------------------------
 
 

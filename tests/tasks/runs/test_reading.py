@@ -185,7 +185,7 @@ def test_one_step_in_the_background_serves_many_readers(
         assert read(crowd[0]) == "stale"
         for client in crowd[1:]:
             read(client)
-        steps.background().finish()
+        steps.background().join()
         (only,) = shown(crowd[0])["recent_runs"]
     assert (only["id"], trigger.asked["all"]) == (run.id, 2)
 
@@ -202,7 +202,7 @@ def test_a_hanging_trigger_leaves_no_queue_behind(alice_api: ContractClient, cas
     for minutes in (2, 4):
         with later(minutes=minutes):
             alice_api.get("/api/tasks")
-            steps.background().finish()
+            steps.background().join()
             steps.finish()
             upstream.finish()
     with later(minutes=4):

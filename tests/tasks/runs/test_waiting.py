@@ -168,7 +168,7 @@ def test_all_who_wait_together_cost_one_list_every_two_seconds(
     for calls in range(1, 5):
         clock.shift(5.1)
         wait_until(lambda so_many=calls: trigger.asked[TAGGED] >= so_many)  # type: ignore[misc]
-        steps.background().finish()
+        steps.background().join()
     assert trigger.asked[ONE_RUN] == 0
     clock.shift(60)
     assert {status_of(one.answer()) for one in crowd} == {"COMPLETED"}
