@@ -25,6 +25,9 @@ from tasks.runs.account_runs import follow
 THREADS_FOR_OTHERS = 16
 # Seconds between two looks at the stored status; polls are seen to in every fourth.
 TICK, FOLLOW_EVERY = 0.25, 4
+# Requests that one look answers, as many as the pool has database connections: a run that changes may have hundreds of
+# clients, and those who would wait too long for a connection would get an error.
+AT_ONCE = 20
 WAITING = prometheus_client.Gauge(
     "recoup_waiting_requests", "Requests that are held until a run changes.", multiprocess_mode="livesum"
 )
@@ -80,11 +83,11 @@ class Waiting:
 
     def look(self) -> None:
         """Answers those whose run has another status, and those who cannot be held any longer."""
-        waiters, is_ending = [*self._waiters], self.is_ending()
+        waiters, is_ending = [one for one in [*self._waiters] if not one.is_over.is_set()], self.is_ending()
         stored = dict(Run.objects.filter(pk__in={one.run_id for one in waiters}).values_list("pk", "status"))
-        for waiter in waiters:
-            if is_ending or stored.get(waiter.run_id) != waiter.status or waiter.has_left():
-                waiter.is_over.set()
+        over = [one for one in waiters if is_ending or stored.get(one.run_id) != one.status or one.has_left()]
+        for waiter in over if is_ending else over[:AT_ONCE]:
+            waiter.is_over.set()
 
     def finish(self) -> None:
         """Answers everybody, and waits until the thread has ended."""

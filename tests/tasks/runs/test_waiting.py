@@ -338,7 +338,7 @@ def test_a_client_that_has_left_is_seen_without_reading_what_it_sent() -> None:
 @pytest.fixture
 def room() -> Waiting:
     """Its thread looks at nothing: the test does."""
-    room = Waiting(places=10)
+    room = Waiting(places=30)
     room._thread = threading.current_thread()
     return room
 
@@ -346,6 +346,19 @@ def room() -> Waiting:
 def a_waiter(api: ContractClient, run: StandinRun, *, left: bool = False) -> Waiter:
     """For the run as it is now."""
     return Waiter(run.id, status_of(api.get(PATH, {"runId": run.id})), has_left=lambda: left)
+
+
+def test_a_look_answers_as_many_as_there_are_database_connections(
+    run: StandinRun, alice_api: ContractClient, room: Waiting
+) -> None:
+    """A hundred at once would wait for a connection for so long that some of them got an error."""
+    waiters = [a_waiter(alice_api, run) for _ in range(30)]
+    for waiter in waiters:
+        room.join(waiter)
+    Run.objects.update(status="COMPLETED", is_final=True)
+    for answered in (20, 30):
+        room.look()
+        assert sum(waiter.is_over.is_set() for waiter in waiters) == answered
 
 
 def test_a_look_is_one_query_for_any_number_of_waiters(
