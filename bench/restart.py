@@ -1,6 +1,6 @@
 """The first list after a start, beside a list of the same service later. Both come after the same pause.
 
-The pause matters: a machine that has been idle for two seconds takes twice as long for the same request.
+The pause matters: a machine that has been idle for two seconds takes about twice as long for the same request.
 """
 
 import statistics

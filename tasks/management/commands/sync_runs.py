@@ -24,7 +24,9 @@ class Command(BaseCommand):
     help = "Poll the runs of due tasks once. Exit status: 0 all answered, 1 Trigger.dev did not answer some polls."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--backfill", action="store_true", help="poll every task, and read 100 runs of each")
+        parser.add_argument(
+            "--backfill", action="store_true", help="read all runs that Trigger.dev still has of every task"
+        )
         parser.add_argument("--delete-old", action="store_true", help="delete runs older than RUN_RETENTION_DAYS")
         parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 

@@ -474,15 +474,21 @@ def test_an_account_follows_its_run_that_belongs_to_the_task_of_another_one(
     assert old_while_fresh(charlie_api, trigger, run, clock, seconds=500) <= 10
 
 
-def test_more_new_runs_than_one_poll_reads_are_read_by_later_ones(
+def spend_a_week_with_1300_runs(
     alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
 ) -> None:
-    """Nobody has looked for a week, in which 1,300 runs came."""
+    """Nobody has looked for so long."""
     add_run(trigger, cast.alice, age=60)
     alice_api.get(PATH)
     clock.shift(7 * 86400)
     for number in range(1300):
         add_run(trigger, cast.alice, age=3600 + number * 60)
+
+
+def test_more_new_runs_than_one_poll_reads_are_read_by_later_ones(
+    alice_api: ContractClient, cast: Cast, trigger: Standin, clock: time_machine.Traveller
+) -> None:
+    spend_a_week_with_1300_runs(alice_api, cast, trigger, clock)
     for _ in range(4):
         body = alice_api.get(PATH).json()
         assert body["runs_status"] == "stale" or Run.objects.count() == 1301
@@ -499,11 +505,7 @@ def test_new_runs_are_stored_while_the_rest_of_too_many_cannot_be_read(
     clock: time_machine.Traveller,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add_run(trigger, cast.alice, age=60)
-    alice_api.get(PATH)
-    clock.shift(7 * 86400)
-    for number in range(1300):
-        add_run(trigger, cast.alice, age=3600 + number * 60)
+    spend_a_week_with_1300_runs(alice_api, cast, trigger, clock)
     made(FeedPoller).poll(RunFeed.objects.get())
     gap_after, answer = RunFeed.objects.get().gap_after, trigger.answer
 
